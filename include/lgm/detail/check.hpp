@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <lgm/types.hpp>
+#include <limits>
+
+// Argument checks, shared by the drivers. Each answers the first thing that is wrong, in the order of the
+// arguments.
+
+namespace lgm::detail {
+
+// The classes of the whole mixture.
+inline std::int64_t total_classes(const shape& s) {
+  return s.total_classes == 0 ? s.classes : s.total_classes;
+}
+
+inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
+  return stride == 0 ? packed : stride;
+}
+
+// True where rows * columns elements of up to 16 bytes can be addressed.
+inline bool addressable(std::int64_t rows, std::int64_t columns) {
+  return rows == 0 || columns <= std::numeric_limits<std::int64_t>::max() / 16 / rows;
+}
+
+inline status check(const shape& s) {
+  if (s.samples < 0 || s.classes < 0 || s.dims < 0 || s.total_classes < 0) return status::negative_size;
+  if (s.covariance != covariance::identity && s.covariance != covariance::spherical &&
+      s.covariance != covariance::diagonal)
+    return status::invalid_option;
+  if (s.class_begin < 0 || s.class_begin > total_classes(s) || s.classes > total_classes(s) - s.class_begin)
+    return status::invalid_class_range;
+  const std::int64_t features = stride_or(s.feature_stride, s.dims),
+                     gradient = stride_or(s.gradient_stride, s.dims),
+                     logits = stride_or(s.logits_stride, s.classes);
+  if (features < s.dims || gradient < s.dims || logits < s.classes) return status::stride_too_small;
+  if (!addressable(s.samples, features) || !addressable(s.samples, gradient) ||
+      !addressable(s.samples, logits) || !addressable(s.classes, s.dims))
+    return status::size_too_large;
+  return status::success;
+}
+
+// Parts of the interface that this version does not compute yet.
+inline status check_supported(const shape& s) {
+  return s.class_begin != 0 || total_classes(s) != s.classes ? status::not_supported : status::success;
+}
+template <class T>
+status check_supported(const loss_options<T>& o) {
+  const bool plain = o.class_weight == nullptr && o.sample_weight == nullptr && o.label_smoothing == T(0) &&
+                     o.normalizer == nullptr;
+  return plain ? status::success : status::not_supported;
+}
+
+template <class T>
+bool usable_factor(T value) {
+  return std::isfinite(value) && value >= T(0);
+}
+
+template <class T>
+status check(const loss_options<T>& o) {
+  // alpha_at lies in the context's memory, where a device cannot be looked at: what it holds is judged by the
+  // losses.
+  if (o.alpha_at == nullptr && !usable_factor(o.alpha)) return status::invalid_alpha;
+  if (!usable_factor(o.lambda)) return status::invalid_lambda;
+  if (o.reduction != reduction::mean && o.reduction != reduction::sum && o.reduction != reduction::none)
+    return status::invalid_option;
+  if (!(o.label_smoothing >= T(0) && o.label_smoothing <= T(1))) return status::invalid_label_smoothing;
+  return status::success;
+}
+
+template <class T>
+status check(const sgd_options<T>& o) {
+  const bool rates =
+      usable_factor(o.mean_rate) && usable_factor(o.log_variance_rate) && usable_factor(o.log_prior_rate);
+  const bool rest = usable_factor(o.momentum) && o.momentum < T(1) && usable_factor(o.weight_decay) &&
+                    o.min_log_variance <= o.max_log_variance;
+  return rates && rest ? status::success : status::invalid_option;
+}
+
+// Pointers are needed only where there is something behind them.
+template <class T>
+status check_mean(const shape& s, const T* mean) {
+  return mean == nullptr && s.classes > 0 && s.dims > 0 ? status::null_pointer : status::success;
+}
+template <class T>
+status check_features(const shape& s, const T* features) {
+  return features == nullptr && s.samples > 0 && s.dims > 0 ? status::null_pointer : status::success;
+}
+// [samples] of anything that is needed.
+inline status check_rows(const shape& s, const void* data) {
+  return data == nullptr && s.samples > 0 ? status::null_pointer : status::success;
+}
+
+// The first status that is not success.
+template <class... Status>
+status first_failure(Status... each) {
+  status result = status::success;
+  ((result = result == status::success ? each : result), ...);
+  return result;
+}
+
+}  // namespace lgm::detail

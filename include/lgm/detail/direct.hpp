@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <lgm/detail/packet_group.hpp>
+
+// The three loops over samples, classes and dims of a diagonal covariance, on one thread. They work on
+// differences, so that nothing cancels, at the cost of the matrix products that the expanded form takes: two
+// multiply-adds for each of samples x classes x dims (three more additions for the variances' gradient).
+
+namespace lgm::detail {
+
+// The operand of direct_logits: classes in groups of one packet, [groups, dims, 2, packet]: 1 / sigma and mu'
+// / sigma.
+template <class T>
+struct interleaved_classes {
+  static constexpr std::int64_t width = packet<T>::size;
+
+  static std::int64_t size(std::int64_t classes, std::int64_t dims) {
+    return (classes + width - 1) / width * width * dims * 2;
+  }
+  // The two numbers of class k, dimension j are at [0] and [width].
+  static T* at(T* operand, std::int64_t dims, std::int64_t k, std::int64_t j) {
+    return operand + ((k / width * dims + j) * 2) * width + k % width;
+  }
+};
+
+// A block of Rows samples against one packet of classes; see direct_logits.
+template <int Rows, class T>
+void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stride, const T* operand, T* out,
+                         std::int64_t out_stride, packet_index classes) {
+  using P = packet<T>;
+  // Partial sums over this many dimensions keep the rounding of long sums down.
+  constexpr std::int64_t chunk = 64;
+  P total[Rows];
+  for (auto& t : total) t = P(T(0));
+  for (std::int64_t begin = 0; begin < dims; begin += chunk) {
+    const std::int64_t end = std::min(dims, begin + chunk);
+    P sum[Rows];
+    for (auto& s : sum) s = P(T(0));
+    for (std::int64_t j = begin; j < end; ++j) {
+      const P inverse = P::load(operand + 2 * j * P::size);
+      const P shift = P::load(operand + (2 * j + 1) * P::size);
+      for (int r = 0; r < Rows; ++r) {
+        const P t = fused(P(features[r * stride + j]), inverse, -shift);
+        sum[r] = fused(t, t, sum[r]);
+      }
+    }
+    for (int r = 0; r < Rows; ++r) total[r] = total[r] + sum[r];
+  }
+  for (int r = 0; r < Rows; ++r) store(out + r * out_stride, classes, P(T(-0.5)) * total[r]);
+}
+
+// out [rows, classes] = -d_ik (eq:distance). features [rows, dims] centred; operand: interleaved_classes.
+template <class T>
+void direct_logits(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* features,
+                   std::int64_t stride, const T* operand, T* out, std::int64_t out_stride) {
+  constexpr int block = 8;
+  packet_group<T>{}.for_each(classes, [&](packet_index k) {
+    const T* group = operand + k.first * dims * 2;
+    std::int64_t i = 0;
+    for (; i + block <= rows; i += block)
+      direct_logits_block<block>(dims, features + i * stride, stride, group, out + i * out_stride, out_stride,
+                                 k);
+    for (; i < rows; ++i)
+      direct_logits_block<1>(dims, features + i * stride, stride, group, out + i * out_stride, out_stride, k);
+  });
+}
+
+// The classes' part of eq:grad_feature: out [rows, dims] += sum_k w_ik (x'_ij / Lambda_kj - mu'_kj /
+// Lambda_kj). weights [rows, classes]; operand [classes, 2, dims]: 1 / Lambda and mu' / Lambda.
+template <class T>
+void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* weights,
+                             std::int64_t weights_stride, const T* features, std::int64_t stride,
+                             const T* operand, T* out, std::int64_t out_stride) {
+  using P = packet<T>;
+  constexpr int block = 8;
+  const packet_group<T> group;
+  const auto rows_block = [&](std::int64_t first, auto count) {
+    constexpr int n = decltype(count)::value;
+    group.for_each(dims, [&](packet_index j) {
+      P x[n], sum[n];
+      for (int r = 0; r < n; ++r) {
+        x[r] = load(features + (first + r) * stride, j);
+        sum[r] = P(T(0));
+      }
+      for (std::int64_t k = 0; k < classes; ++k) {
+        const P inverse = load(operand + 2 * k * dims, j);
+        const P shift = load(operand + (2 * k + 1) * dims, j);
+        for (int r = 0; r < n; ++r)
+          sum[r] = fused(P(weights[(first + r) * weights_stride + k]), fused(x[r], inverse, -shift), sum[r]);
+      }
+      for (int r = 0; r < n; ++r) {
+        T* to = out + (first + r) * out_stride;
+        store(to, j, load(static_cast<const T*>(to), j) + sum[r]);
+      }
+    });
+  };
+  std::int64_t i = 0;
+  for (; i + block <= rows; i += block) rows_block(i, std::integral_constant<int, block>{});
+  for (; i < rows; ++i) rows_block(i, std::integral_constant<int, 1>{});
+}
+
+// The samples' part of eq:grad_mean and eq:grad_log_variance: difference [classes, dims] = sum_i w_ik (x_ij -
+// mu_kj) and, where square is not null, square [classes, dims] = sum_i w_ik (x_ij - mu_kj)^2. features as the
+// caller has them; rows with counts[i] == 0 are not read.
+template <class T>
+void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* weights,
+                       std::int64_t weights_stride, const T* features, std::int64_t stride,
+                       const std::int64_t* counts, const T* mean, T* difference, T* square) {
+  using P = packet<T>;
+  constexpr int block = 8;
+  const packet_group<T> group;
+  const auto classes_block = [&](std::int64_t first, auto count) {
+    constexpr int n = decltype(count)::value;
+    group.for_each(dims, [&](packet_index j) {
+      P mu[n], sum[n], sum_square[n];
+      for (int c = 0; c < n; ++c) {
+        mu[c] = load(mean + (first + c) * dims, j);
+        sum[c] = sum_square[c] = P(T(0));
+      }
+      for (std::int64_t i = 0; i < rows; ++i) {
+        if (counts[i] == 0) continue;
+        const P x = load(features + i * stride, j);
+        const T* w = weights + i * weights_stride + first;
+        for (int c = 0; c < n; ++c) {
+          const P t = x - mu[c];
+          const P u = P(w[c]) * t;
+          sum[c] = sum[c] + u;
+          sum_square[c] = fused(u, t, sum_square[c]);
+        }
+      }
+      for (int c = 0; c < n; ++c) {
+        store(difference + (first + c) * dims, j, sum[c]);
+        if (square != nullptr) store(square + (first + c) * dims, j, sum_square[c]);
+      }
+    });
+  };
+  std::int64_t k = 0;
+  for (; k + block <= classes; k += block) classes_block(k, std::integral_constant<int, block>{});
+  for (; k < classes; ++k) classes_block(k, std::integral_constant<int, 1>{});
+}
+
+}  // namespace lgm::detail

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <lgm/detail/direct.hpp>
+#include <lgm/detail/gemm.hpp>
+#include <lgm/detail/workspace.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+namespace lgm::detail {
+
+// How a call is cut into tiles so that its workspace stays within a limit. The [samples, classes] matrix
+// exists only as a tile of it: all classes of some samples where that leaves a useful height, else some
+// classes of some samples.
+struct host_plan {
+  int threads = 1;           // slots of parallel_for
+  std::int64_t rows = 0;     // samples in a tile
+  std::int64_t classes = 0;  // classes in a tile
+  std::int64_t operand = 0;  // classes whose operands of the products are at hand at once
+  std::int64_t block = 0;    // classes in one task
+  bool whole_rows = true;    // a tile has all classes: three products a step, else four
+
+  // Fewer rows than this make the products inefficient, and more than this gain nothing where classes are
+  // cut.
+  static constexpr std::int64_t largest_block = 256;
+  static constexpr std::int64_t useful_rows = 128, enough_rows = 1024;
+
+  template <class T>
+  static host_plan make(const shape& s, int threads, std::size_t tile_bytes);
+};
+
+// What the driver keeps of each sample of a tile.
+template <class T>
+struct row_record {
+  row_target<T> target;
+  row_evidence<T> evidence;
+  nearest_class<T> nearest;           // score
+  T half_norm = 0;                    // of the centred features; 0 with direct products
+  T upstream = 0;                     // what the gradients of this row are multiplied by
+  T weight_sum = 0;                   // over the row's other classes: sum of w_k / Lambda_k
+  T weight = 0, share = 0, miss = 0;  // of the target, times upstream: w_z, lambda - g_z, -g_z
+};
+
+// The pieces of the workspace; carving and sizing are the same walk.
+template <class T>
+struct host_buffers {
+  T* offset;                     // [dims], what features and means are centred on
+  T* centred;                    // [plan.rows, dims]; rows that do not count are zero
+  T* tile;                       // [plan.rows, plan.classes]: products, then logits, then weights
+  T* operand;                    // [plan.operand, dims], twice that for a diagonal covariance
+  class_constants<T> constants;  // [plan.classes] each
+  T* class_sum;              // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
+  T* class_distance;         // ... and of w_ik d_ik
+  row_record<T>* record;     // [plan.rows]
+  std::int64_t* target;      // [plan.rows], the target's class, -1 where there is none
+  std::int64_t* counts;      // [plan.rows], 0 for rows that are ignored, else 1
+  gemm_scratch<T>* scratch;  // [threads]
+  T** sums;                  // [threads] of [block, dims] (diagonal: two of them)
+
+  host_buffers(arena& a, const host_plan& p, const shape& s) {
+    const std::int64_t d = s.dims;
+    const bool diagonal = s.covariance == covariance::diagonal;
+    offset = a.take<T>(d);
+    centred = a.take<T>(p.rows * d);
+    tile = a.take<T>(p.rows * p.classes);
+    operand = a.take<T>(diagonal ? interleaved_classes<T>::size(p.operand, d) : p.operand * d);
+    constants.bias = a.take<T>(p.classes);
+    constants.offset = a.take<T>(p.classes);
+    constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
+    constants.norm = a.take<T>(p.classes);
+    class_sum = a.take<T>(p.threads * p.classes);
+    class_distance = s.covariance == covariance::spherical ? a.take<T>(p.threads * p.classes) : nullptr;
+    record = a.take<row_record<T>>(p.rows);
+    target = a.take<std::int64_t>(p.rows);
+    counts = a.take<std::int64_t>(p.rows);
+    scratch = a.take<gemm_scratch<T>>(p.threads);
+    sums = a.take<T*>(p.threads);
+    for (int slot = 0; slot < p.threads; ++slot) {
+      gemm_scratch<T> g;
+      g.carve(a, std::max(p.rows, p.block), std::max(p.block, d), std::max({d, p.rows, p.operand}));
+      T* sum = a.take<T>(p.block * d * (diagonal ? 2 : 1));
+      if (scratch == nullptr) continue;
+      scratch[slot] = g;
+      sums[slot] = sum;
+    }
+  }
+};
+
+template <class T>
+std::size_t host_bytes(const host_plan& p, const shape& s) {
+  arena a;
+  const host_buffers<T> sizes(a, p, s);
+  static_cast<void>(sizes);
+  return a.bytes();
+}
+
+template <class T>
+host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
+  host_plan p;
+  const std::int64_t dims = std::max<std::int64_t>(s.dims, 1);
+  const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+  // A task's sums should stay in the second-level cache, and all threads' scratch within a quarter of the
+  // limit.
+  p.block = std::clamp<std::int64_t>((std::int64_t(1) << 20) / (dims * std::int64_t(sizeof(T))) / 16 * 16, 32,
+                                     largest_block);
+  p.block = std::min(p.block, std::max<std::int64_t>(s.classes, 1));
+  p.rows = p.classes = p.operand = 1;
+  p.threads = 1;
+  const auto fixed = static_cast<std::int64_t>(host_bytes<T>(p, s));
+  p.threads = 2;
+  const std::int64_t per_thread =
+      std::max<std::int64_t>(static_cast<std::int64_t>(host_bytes<T>(p, s)) - fixed, 1) +
+      2 * gemm_scratch<T>::inner_block * gemm_scratch<T>::row_block * std::int64_t(sizeof(T));
+  p.threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / per_thread, 1, std::max(threads, 1)));
+
+  const auto fits = [&](std::int64_t rows, std::int64_t classes, std::int64_t operand) {
+    host_plan q = p;
+    q.rows = std::max<std::int64_t>(rows, 0);
+    q.classes = classes;
+    q.operand = operand;
+    return static_cast<std::int64_t>(host_bytes<T>(q, s)) <= limit;
+  };
+  // The largest n of [low, high] that fits, low if none does.
+  const auto largest = [](std::int64_t low, std::int64_t high, auto fits_at) {
+    while (low < high) {
+      const std::int64_t middle = low + (high - low + 1) / 2;
+      if (fits_at(middle))
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    return low;
+  };
+  const std::int64_t useful = std::min(s.samples, useful_rows), enough = std::min(s.samples, enough_rows);
+  if (fits(useful, s.classes, s.classes)) {
+    p.classes = p.operand = s.classes;
+    p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
+  } else if (fits(useful, s.classes, std::min(s.classes, 4 * p.block))) {
+    // Whole rows, but the operands a part at a time, made anew for each tile.
+    p.classes = s.classes;
+    p.operand = std::min(s.classes, 4 * p.block);
+    p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
+  } else {
+    const std::int64_t least = std::min(s.classes, p.block);
+    p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, least, least); });
+    p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
+    p.operand = p.classes;
+  }
+  p.rows = std::min(p.rows, s.samples);
+  p.block = std::min(p.block, std::max<std::int64_t>(p.operand, 1));
+  p.whole_rows = p.classes >= s.classes;
+  return p;
+}
+
+}  // namespace lgm::detail

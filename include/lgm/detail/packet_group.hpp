@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <lgm/group.hpp>
+
+// The host's group: the lanes of one SIMD register, through Eigen's packets. All memory access is unaligned,
+// and the last, partial packet of a row takes the same path as the others, so that a result's bits depend
+// neither on the alignment of a pointer nor on anything but the element's index.
+
+namespace lgm::detail {
+
+template <class T>
+struct packet {
+  using native = typename Eigen::internal::packet_traits<T>::type;
+  static constexpr int size = Eigen::internal::unpacket_traits<native>::size;
+
+  native value;
+
+  packet() = default;
+  packet(native v, int) : value(v) {}
+  explicit packet(T v) : value(Eigen::internal::pset1<native>(v)) {}
+  // Constants of formulas are written in float.
+  template <class U, class = std::enable_if_t<!std::is_same<U, T>::value && std::is_same<U, float>::value>>
+  explicit packet(U v) : packet(static_cast<T>(v)) {}
+
+  static packet load(const T* p) { return {Eigen::internal::ploadu<native>(p), 0}; }
+  void store(T* p) const { Eigen::internal::pstoreu<T, native>(p, value); }
+
+  friend packet operator+(packet a, packet b) { return {Eigen::internal::padd(a.value, b.value), 0}; }
+  friend packet operator-(packet a, packet b) { return {Eigen::internal::psub(a.value, b.value), 0}; }
+  friend packet operator*(packet a, packet b) { return {Eigen::internal::pmul(a.value, b.value), 0}; }
+  friend packet operator-(packet a) { return {Eigen::internal::pnegate(a.value), 0}; }
+  friend packet exp(packet a) { return {Eigen::internal::pexp(a.value), 0}; }
+  friend packet fused(packet a, packet b, packet c) {
+    return {Eigen::internal::pmadd(a.value, b.value, c.value), 0};
+  }
+  friend packet larger(packet a, packet b) { return {Eigen::internal::pmax(a.value, b.value), 0}; }
+  friend packet smaller(packet a, packet b) { return {Eigen::internal::pmin(a.value, b.value), 0}; }
+  friend packet exp_above(packet a, packet bound) {
+    const native below = Eigen::internal::pcmp_lt(a.value, bound.value);
+    return {Eigen::internal::pandnot(Eigen::internal::pexp(a.value), below), 0};
+  }
+  friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
+};
+
+// The indices [first, first + count) of a packet's lanes; count < packet::size in the last packet of a row.
+struct packet_index {
+  std::int64_t first;
+  int count;
+};
+
+// Lanes beyond the row hold the value of its last element.
+template <class T>
+packet<T> load(const T* pointer, packet_index i) {
+  constexpr int size = packet<T>::size;
+  if (i.count == size) return packet<T>::load(pointer + i.first);
+  T lanes[size];
+  for (int lane = 0; lane < size; ++lane)
+    lanes[lane] = pointer[i.first + (lane < i.count ? lane : i.count - 1)];
+  return packet<T>::load(lanes);
+}
+
+template <class T>
+void store(T* pointer, packet_index i, packet<T> value) {
+  constexpr int size = packet<T>::size;
+  if (i.count == size) {
+    value.store(pointer + i.first);
+    return;
+  }
+  T lanes[size];
+  value.store(lanes);
+  for (int lane = 0; lane < i.count; ++lane) pointer[i.first + lane] = lanes[lane];
+}
+
+template <class T, class F>
+void for_lanes(packet<T>& value, packet_index i, F f) {
+  T lanes[packet<T>::size];
+  value.store(lanes);
+  for (int lane = 0; lane < i.count; ++lane) f(lanes[lane], i.first + lane);
+  value = packet<T>::load(lanes);
+}
+
+template <class T>
+void replace(packet<T>& value, packet_index i, std::int64_t at, T replacement) {
+  if (at < i.first || at >= i.first + i.count) return;
+  for_lanes(value, i, [&](T& lane, std::int64_t j) {
+    if (j == at) lane = replacement;
+  });
+}
+
+template <class T>
+struct packet_group {
+  using row = serial_group::row<T>;
+
+  template <class F>
+  void for_each(std::int64_t n, F f) const {
+    constexpr int size = packet<T>::size;
+    std::int64_t i = 0;
+    for (; i + size <= n; i += size) f(packet_index{i, size});
+    if (i < n) f(packet_index{i, static_cast<int>(n - i)});
+  }
+
+  // Four packets in flight hide the latency of op.
+  template <class F, class Op>
+  T reduce(std::int64_t n, T init, F f, Op op) const {
+    constexpr int size = packet<T>::size, lanes_in_flight = 4;
+    packet<T> sums[lanes_in_flight];
+    for (auto& sum : sums) sum = packet<T>(init);
+    std::int64_t i = 0;
+    for (; i + lanes_in_flight * size <= n; i += lanes_in_flight * size)
+      for (int s = 0; s < lanes_in_flight; ++s) sums[s] = op(sums[s], f(packet_index{i + s * size, size}));
+    for (int s = 0; i + size <= n; i += size, ++s) sums[s] = op(sums[s], f(packet_index{i, size}));
+    if (i < n) {
+      packet<T> tail = f(packet_index{i, static_cast<int>(n - i)});
+      for_lanes(tail, packet_index{0, size}, [&](T& lane, std::int64_t j) {
+        if (j >= n - i) lane = init;
+      });
+      sums[lanes_in_flight - 1] = op(sums[lanes_in_flight - 1], tail);
+    }
+    packet<T> all = op(op(sums[0], sums[1]), op(sums[2], sums[3]));
+    T result = init;
+    for_lanes(all, packet_index{0, size}, [&](T& lane, std::int64_t) { result = op(result, lane); });
+    return result;
+  }
+
+  template <class F>
+  void once(F f) const {
+    f();
+  }
+
+  row hold(T* data, std::int64_t n) const { return {data, n}; }
+  template <class F>
+  void for_each(row& held, F f) const {
+    for_each(held.size, [&](packet_index i) {
+      packet<T> value = load(static_cast<const T*>(held.data), i);
+      f(value, i);
+      store(held.data, i, value);
+    });
+  }
+  template <class F, class Op>
+  T reduce(const row& held, T init, F f, Op op) const {
+    return reduce(
+        held.size, init, [&](packet_index i) { return f(load(static_cast<const T*>(held.data), i), i); }, op);
+  }
+  std::int64_t find(const row& held, T value) const { return serial_group{}.find(held, value); }
+};
+
+}  // namespace lgm::detail

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <lgm/config.hpp>
+
+// The operations that formulas and reductions need beyond + - *, for scalars. Packets bring their own, found
+// by argument-dependent lookup (detail/packet_group.hpp).
+
+namespace lgm::detail {
+
+// a * b + c, rounded once.
+LGM_HD inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
+LGM_HD inline double fused(double a, double b, double c) { return std::fma(a, b, c); }
+
+template <class T>
+LGM_HD T smaller(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+LGM_HD T larger(T a, T b) {
+  return b > a ? b : a;
+}
+
+// exp(v), and exactly zero for v below bound.
+template <class T>
+LGM_HD T exp_above(T v, T bound) {
+  return v < bound ? T(0) : std::exp(v);
+}
+
+// The largest of a value's lanes.
+LGM_HD inline float largest(float value) { return value; }
+LGM_HD inline double largest(double value) { return value; }
+
+}  // namespace lgm::detail

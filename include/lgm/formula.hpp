@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/detail/scalar.hpp>
+#include <limits>
+
+// Every scalar equation of the loss, once. V is a floating point type, or a packet of one on the host
+// (detail/packet_group.hpp): one formula, two widths. The README's table names the function of each tag.
+
+namespace lgm {
+
+// Constants and cut-offs that depend on the floating point type. A packet takes those of its scalar.
+template <class T>
+struct numeric {
+  // Unit roundoff.
+  static constexpr T epsilon = std::numeric_limits<T>::epsilon() / 2;
+  static constexpr T infinity = std::numeric_limits<T>::infinity();
+  static constexpr T half_log_two_pi = static_cast<T>(0.918938533204672741780329736405617640L);
+  // A class whose share of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
+  // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
+  // slow on.
+  static constexpr T negligible = sizeof(T) == 4 ? static_cast<T>(-80) : static_cast<T>(-650);
+};
+
+// eq:distance and eq:log_det read the variance through its logarithm.
+template <class V>
+LGM_HD V inverse_variance(V log_variance) {
+  using std::exp;
+  return exp(-log_variance);
+}
+
+// The square root of the inverse.
+template <class V>
+LGM_HD V inverse_deviation(V log_variance) {
+  using std::exp;
+  return exp(V(-0.5f) * log_variance);
+}
+
+// One dimension of 2 d_k (eq:distance), before division by the variance.
+template <class V>
+LGM_HD V squared_difference(V x, V mean) {
+  const V t = x - mean;
+  return t * t;
+}
+
+// eq:log_det of one dimension.
+template <class V>
+LGM_HD V half_log_det(V log_variance) {
+  return V(0.5f) * log_variance;
+}
+
+// The factor of d_k in eq:logit, 1 + alpha delta_kz.
+template <class T>
+LGM_HD T margin(T alpha, bool is_target) {
+  return is_target ? T(1) + alpha : T(1);
+}
+
+// eq:logit; bias is log p_k - h_k.
+template <class V>
+LGM_HD V logit(V bias, V distance, V margin) {
+  return bias - margin * distance;
+}
+
+// log sum exp of a set of logits, mergeable: the largest logit, and the sum of exp(l - max). Empty: -infinity
+// and 0.
+template <class T>
+struct log_sum {
+  T max = -numeric<T>::infinity;
+  T sum = 0;
+
+  // The value that logits are taken relative to; finite also for the empty set, so that no infinities meet.
+  LGM_HD T anchor() const { return max == -numeric<T>::infinity ? T(0) : max; }
+  LGM_HD T value() const { return max + std::log(sum); }
+
+  LGM_HD void merge(const log_sum& other) {
+    if (other.sum == T(0)) return;
+    if (sum == T(0)) {
+      *this = other;
+      return;
+    }
+    // Not std::max: a sum that is not a number has to stay one whichever side it comes from.
+    const T top = other.max > max ? other.max : max;
+    sum = sum * std::exp(max - top) + other.sum * std::exp(other.max - top);
+    max = top;
+  }
+};
+
+// eq:rest. others is log sum exp l_k over k != z; -infinity where there are no others.
+template <class T>
+LGM_HD T rest(T others, T target) {
+  return others - target;
+}
+
+// eq:classification, log(1 + e^R), with full relative accuracy for small losses as well as large ones.
+template <class T>
+LGM_HD T classification_loss(T rest) {
+  const T tail = std::log1p(std::exp(-std::fabs(rest)));
+  return rest > T(0) ? rest + tail : tail;
+}
+
+// eq:likelihood.
+template <class T>
+LGM_HD T likelihood_loss(T distance, T half_log_det) {
+  return distance + half_log_det;
+}
+
+// eq:loss.
+template <class T>
+LGM_HD T total_loss(T classification, T lambda, T likelihood) {
+  // Without a weight the likelihood may overflow unseen.
+  return lambda == T(0) ? classification : classification + lambda * likelihood;
+}
+
+// eq:weight, -g_z = sigmoid(R): the probability that the target's class is not the one.
+template <class T>
+LGM_HD T target_miss(T rest) {
+  const T small = std::exp(-std::fabs(rest));
+  return rest > T(0) ? T(1) / (T(1) + small) : small / (T(1) + small);
+}
+
+// eq:weight, w_z.
+template <class T>
+LGM_HD T target_weight(T target_miss, T alpha, T lambda) {
+  return target_miss * margin(alpha, true) + lambda;
+}
+
+// log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses
+// nothing where it is near zero: the larger of the target's logit and the others' log sum exp, and log(1 +
+// e^-|R|).
+template <class T>
+struct log_evidence {
+  T anchor;
+  T correction;
+
+  LGM_HD log_evidence(T target, T others) {
+    const T r = rest(others, target);
+    anchor = r > T(0) ? others : target;
+    correction = std::log1p(std::exp(-std::fabs(r)));
+  }
+  LGM_HD T value() const { return anchor + correction; }
+};
+
+// eq:weight, g_k of a class other than the target's, as it is after multiplication by scale = -upstream: w_k.
+template <class V, class T>
+LGM_HD V competitor_weight(V logit, const log_evidence<T>& evidence, T scale) {
+  using detail::exp_above;
+  return V(scale) *
+         exp_above((logit - V(evidence.anchor)) - V(evidence.correction), V(numeric<T>::negligible));
+}
+
+// One dimension of eq:grad_mean: minus the weighted sum of x - mu, over the variance.
+template <class V>
+LGM_HD V mean_gradient(V weighted_difference, V inverse_variance) {
+  return -(inverse_variance * weighted_difference);
+}
+
+// One dimension of eq:grad_log_variance. share is sum_i [lambda delta_kz - g_ik], weighted_square is
+// sum_i w_ik (x_ij - mu_kj)^2.
+template <class V>
+LGM_HD V log_variance_gradient(V share, V weighted_square, V inverse_variance) {
+  return V(0.5f) * (share - inverse_variance * weighted_square);
+}
+
+// eq:grad_log_variance summed over the dimensions of a spherical class; weighted_distance is sum_i w_ik d_ik.
+template <class T>
+LGM_HD T spherical_log_variance_gradient(T share, T weighted_distance, std::int64_t dims) {
+  return T(0.5) * static_cast<T>(dims) * share - weighted_distance;
+}
+
+// eq:log_density.
+template <class T>
+LGM_HD T log_density(T distance, T half_log_det, std::int64_t dims) {
+  return -distance - half_log_det - static_cast<T>(dims) * numeric<T>::half_log_two_pi;
+}
+
+// eq:log_mixture. evidence is log sum exp l_k, log_prior_sum is log sum exp log p_k.
+template <class T>
+LGM_HD T log_mixture(T evidence, T log_prior_sum, std::int64_t dims) {
+  return (evidence - log_prior_sum) - static_cast<T>(dims) * numeric<T>::half_log_two_pi;
+}
+
+// A normal number with mean 0 and variance 1 that depends on nothing but seed and index: the sum of twelve
+// uniform numbers less six (Irwin-Hall; within 0.003 of the normal distribution function). Integer arithmetic
+// until the last step, so that every compiler and device gives the same bits. The generator is SplitMix64
+// (Steele et al., 2014).
+LGM_HD inline double normal_at(std::uint64_t seed, std::uint64_t index) {
+  const std::uint64_t gamma = 0x9e3779b97f4a7c15u;
+  std::uint64_t state = seed * 0xd1342543de82ef95u + index * 6u * gamma;
+  std::uint64_t sum = 0;
+  for (int i = 0; i < 6; ++i) {
+    state += gamma;
+    std::uint64_t z = state;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    sum += (z >> 32) + (z & 0xffffffffu);
+  }
+  // 12 half-steps centre the twelve truncated numbers.
+  return (static_cast<double>(sum) + 6.0) * (1.0 / 4294967296.0) - 6.0;
+}
+
+}  // namespace lgm

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/detail/scalar.hpp>
+
+// A group is the set of lanes that work on one row or one column together: one thread, the lanes of a CUDA
+// warp, a thread block, or the lanes of a SIMD register on the host. The algorithms in row.hpp and column.hpp
+// are templates over it, and so are written once. They name no lane and hold no barrier; every call below
+// ends in one.
+//
+//   for_each(n, f)               f(i) for every index i of [0, n)
+//   reduce(n, init, f, op)       op over all f(i), init where n is 0; op is commutative, init its neutral
+//   element; every
+//                                lane gets the same value
+//   once(f)                      f() by one lane
+//   hold(pointer, n)             a row that the lanes keep at hand between the calls that take it:
+//   for_each(row, f)             f(value&, i)
+//   reduce(row, init, f, op)     f(value, i)
+//   find(row, value)             the lowest index that holds value, n where none does
+//   row.store(out)               writes the row to memory
+//
+// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, replace and
+// for_lanes treat both alike.
+
+namespace lgm {
+
+// What algorithms read and write through, for scalar lanes.
+template <class T>
+LGM_HD T load(const T* pointer, std::int64_t i) {
+  return pointer[i];
+}
+template <class T>
+LGM_HD void store(T* pointer, std::int64_t i, T value) {
+  pointer[i] = value;
+}
+// Puts `replacement` where index i is `at`.
+template <class T>
+LGM_HD void replace(T& value, std::int64_t i, std::int64_t at, T replacement) {
+  if (i == at) value = replacement;
+}
+// f(value&, i) for each scalar of a value.
+template <class T, class F>
+LGM_HD void for_lanes(T& value, std::int64_t i, F f) {
+  f(value, i);
+}
+// The reductions' operators.
+struct plus {
+  template <class V>
+  LGM_HD V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+struct maximum {
+  template <class V>
+  LGM_HD V operator()(V a, V b) const {
+    using detail::larger;
+    return larger(a, b);
+  }
+};
+struct minimum {
+  template <class V>
+  LGM_HD V operator()(V a, V b) const {
+    using detail::smaller;
+    return smaller(a, b);
+  }
+};
+
+// One thread.
+struct serial_group {
+  template <class T>
+  struct row {
+    T* data;
+    std::int64_t size;
+    LGM_HD void store(T* out) const {
+      if (out == data) return;
+      for (std::int64_t i = 0; i < size; ++i) out[i] = data[i];
+    }
+  };
+
+  template <class F>
+  LGM_HD void for_each(std::int64_t n, F f) const {
+    for (std::int64_t i = 0; i < n; ++i) f(i);
+  }
+  template <class T, class F, class Op>
+  LGM_HD T reduce(std::int64_t n, T init, F f, Op op) const {
+    for (std::int64_t i = 0; i < n; ++i) init = op(init, f(i));
+    return init;
+  }
+  template <class F>
+  LGM_HD void once(F f) const {
+    f();
+  }
+
+  // The row stays in memory; changes are made in place.
+  template <class T>
+  LGM_HD row<T> hold(T* data, std::int64_t n) const {
+    return {data, n};
+  }
+  template <class T, class F>
+  LGM_HD void for_each(row<T>& held, F f) const {
+    for (std::int64_t i = 0; i < held.size; ++i) f(held.data[i], i);
+  }
+  template <class T, class F, class Op>
+  LGM_HD T reduce(const row<T>& held, T init, F f, Op op) const {
+    for (std::int64_t i = 0; i < held.size; ++i) init = op(init, f(held.data[i], i));
+    return init;
+  }
+  template <class T>
+  LGM_HD std::int64_t find(const row<T>& held, T value) const {
+    for (std::int64_t i = 0; i < held.size; ++i)
+      if (held.data[i] == value) return i;
+    return held.size;
+  }
+};
+
+}  // namespace lgm

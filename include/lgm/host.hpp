@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/config.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/host_driver.hpp>
+#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/parallel.hpp>
+#include <lgm/types.hpp>
+#include <type_traits>
+
+// The functions of the library on the host. T is float or double, L a label type (std::int32_t, std::int64_t,
+// std::uint8_t); features, parameters and results are of one type.
+//
+// All of them: matrices are row-major; memory is the host's, at any alignment, and the caller's; nothing is
+// allocated, thrown or printed; no global state is changed; inputs are never written; null outputs are not
+// computed; the same arguments, machine and thread count give the same bits. A call that answers anything but
+// status::success has written nothing. Features, labels and results must not overlap.
+
+namespace lgm {
+
+// Where host functions run.
+struct host_context {
+  int threads = 0;  // 0: as many as OpenMP would take; without OpenMP one
+  std::size_t tile_bytes = std::size_t(64)
+                           << 20;  // what the workspace is kept within, where the shape allows it
+};
+
+namespace detail {
+
+// A type that is named, not deduced, so that nullptr and braces can be written.
+template <class T>
+struct named {
+  using type = T;
+};
+template <class T>
+using named_t = typename named<T>::type;
+
+}  // namespace detail
+
+// What follows depends on how this translation unit is compiled, and so does its name.
+inline namespace LGM_HOST_NAMESPACE {
+
+namespace host {
+
+template <class T>
+constexpr bool is_supported = std::is_same<T, float>::value || std::is_same<T, double>::value;
+
+template <class L>
+constexpr bool is_label = std::is_same<L, std::int32_t>::value || std::is_same<L, std::int64_t>::value ||
+                          std::is_same<L, std::uint8_t>::value;
+
+inline int threads(const host_context& ctx) {
+  return ctx.threads > 0 ? ctx.threads : detail::host_threads::available();
+}
+
+template <class T>
+detail::host_plan plan(const host_context& ctx, const shape& s) {
+  return detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes);
+}
+
+template <class T>
+using driver = detail::host_driver<T, detail::host_threads>;
+
+inline status check(const host_context& ctx, const shape& s) {
+  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s),
+                               detail::check_supported(s));
+}
+
+template <class T>
+status check_workspace(const detail::host_plan& plan, const shape& s, const workspace& w) {
+  if (w.data == nullptr) return status::null_pointer;
+  return w.bytes < detail::host_bytes<T>(plan, s) ? status::workspace_too_small : status::success;
+}
+
+template <class L, class T>
+status check_labels(const shape& s, const loss_options<T>& o, const L* labels) {
+  static_assert(is_label<L>, "labels are int32, int64 or uint8");
+  if (labels == nullptr) return s.samples > 0 ? status::null_pointer : status::success;
+  const std::int64_t total = detail::total_classes(s);
+  for (std::int64_t i = 0; i < s.samples; ++i) {
+    const auto label = static_cast<std::int64_t>(labels[i]);
+    if ((label < 0 || label >= total) && label != o.ignore_label) return status::label_out_of_range;
+  }
+  return status::success;
+}
+
+// Everything that loss functions share; row_state null: the losses are computed from the beginning.
+template <class T, class L>
+status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+            const T* features, const L* labels, const T* row_state, const T* upstream,
+            const loss_result<T>& result, const gradients<T, T>& gradient, const workspace& w) {
+  static_assert(is_supported<T>, "features and parameters are float or double");
+  status checked = detail::first_failure(check(ctx, s), detail::check_mean(s, m.mean), detail::check(o),
+                                         detail::check_supported(o), detail::check_features(s, features));
+  if (checked != status::success) return checked;
+  if (gradient.accumulate) return status::not_supported;
+  const detail::host_plan p = plan<T>(ctx, s);
+  checked = detail::first_failure(check_workspace<T>(p, s, w), check_labels(s, o, labels));
+  if (checked != status::success) return checked;
+  driver<T>(p, s, m, features, w)
+      .loss(o, detail::label_reader(labels), row_state, upstream, result, gradient);
+  return status::success;
+}
+
+}  // namespace host
+
+// Bytes of workspace that are enough for any function below at this shape, whatever its data's address. 0 for
+// a shape that the functions would refuse.
+template <class F, class T = F>
+std::size_t workspace_size(const host_context& ctx, const shape& s) {
+  static_assert(std::is_same<F, T>::value && host::is_supported<T>,
+                "features and parameters are float or double");
+  if (host::check(ctx, s) != status::success) return 0;
+  return detail::host_bytes<T>(host::plan<T>(ctx, s), s);
+}
+
+// Losses of a batch (eq:classification, eq:likelihood, eq:loss).
+//   features  [samples, dims], row stride shape.feature_stride
+//   labels    [samples]; every one in [0, total_classes) or options.ignore_label, else
+//   status::label_out_of_range result    see loss_result
+// No samples, or all ignored: losses are 0, with reduction::mean not a number. A feature of a counted sample
+// that is not finite makes that sample's losses not a number, and so the reduced ones.
+template <class T, class L>
+[[nodiscard]] status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                             const loss_options<detail::named_t<T>>& options, const T* features,
+                             const L* labels, const loss_result<detail::named_t<T>>& result, workspace w) {
+  return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, nullptr, result, {}, w);
+}
+
+// Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what
+// forward left.
+//   row_state  [samples, 2], as forward wrote it
+//   upstream   [1], or [samples] with reduction::none: what the gradients are multiplied by; null: 1
+//   gradient   see gradients. No samples, or all ignored: exactly zero.
+template <class T, class L>
+[[nodiscard]] status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                              const loss_options<detail::named_t<T>>& options, const T* features,
+                              const L* labels, const detail::named_t<T>* row_state,
+                              const detail::named_t<T>* upstream,
+                              const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
+                              workspace w) {
+  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
+  const T nothing[2] = {};
+  return host::loss<T, L>(ctx, s, m, options, features, labels, row_state == nullptr ? nothing : row_state,
+                          upstream, {}, gradient, w);
+}
+
+// forward and backward in one pass, which saves a matrix product. upstream multiplies the gradients, not the
+// losses.
+template <class T, class L>
+[[nodiscard]] status forward_backward(const host_context& ctx, const shape& s,
+                                      const mixture<detail::named_t<T>>& m,
+                                      const loss_options<detail::named_t<T>>& options, const T* features,
+                                      const L* labels, const detail::named_t<T>* upstream,
+                                      const loss_result<detail::named_t<T>>& result,
+                                      const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
+                                      workspace w) {
+  return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, upstream, result, gradient, w);
+}
+
+// Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
+//   out  [samples, classes], row stride shape.logits_stride
+template <class T, class L>
+[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                            const loss_options<detail::named_t<T>>& options, const T* features,
+                            const L* labels, detail::named_t<T>* out, workspace w) {
+  static_assert(host::is_supported<T>, "features and parameters are float or double");
+  status checked =
+      detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean), detail::check(options),
+                            detail::check_supported(options), detail::check_features(s, features),
+                            s.classes > 0 ? detail::check_rows(s, out) : status::success);
+  if (checked != status::success) return checked;
+  const detail::host_plan p = host::plan<T>(ctx, s);
+  checked =
+      detail::first_failure(host::check_workspace<T>(p, s, w),
+                            labels == nullptr ? status::success : host::check_labels(s, options, labels));
+  if (checked != status::success) return checked;
+  const detail::label_reader reader =
+      labels == nullptr ? detail::label_reader() : detail::label_reader(labels);
+  host::driver<T>(p, s, m, features, w).logits(options, reader, out);
+  return status::success;
+}
+template <class T>
+[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                            const loss_options<detail::named_t<T>>& options, const T* features,
+                            std::nullptr_t, detail::named_t<T>* out, workspace w) {
+  return logits(ctx, s, m, options, features, static_cast<const std::int64_t*>(nullptr), out, w);
+}
+template <class T>
+[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                            const T* features, detail::named_t<T>* out, workspace w) {
+  return logits(ctx, s, m, {}, features, nullptr, out, w);
+}
+
+// What the mixture says of each sample, without margin and without labels; see score_result. Without classes,
+// predicted is -1 and the rest not a number.
+template <class T>
+[[nodiscard]] status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                           const T* features, const score_result<detail::named_t<T>>& result, workspace w) {
+  static_assert(host::is_supported<T>, "features and parameters are float or double");
+  status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
+                                         detail::check_features(s, features));
+  if (checked != status::success) return checked;
+  const detail::host_plan p = host::plan<T>(ctx, s);
+  checked = host::check_workspace<T>(p, s, w);
+  if (checked != status::success) return checked;
+  host::driver<T>(p, s, m, features, w).score(result);
+  return status::success;
+}
+
+// Means drawn from a normal distribution with mean 0 and standard deviation `scale`; log_variance and
+// log_prior, where not null, become 0 and -log(total_classes). A class's numbers depend on its index in the
+// whole mixture, the seed and dims alone.
+template <class T>
+[[nodiscard]] status initialize_means(const host_context& ctx, const shape& s, std::uint64_t seed,
+                                      detail::named_t<T> scale, const parameters<T>& p) {
+  static_assert(host::is_supported<T>, "parameters are float or double");
+  const status checked =
+      detail::first_failure(host::check(ctx, s), detail::check_mean(s, p.mean),
+                            std::isfinite(scale) ? status::success : status::invalid_option);
+  if (checked != status::success) return checked;
+  const std::int64_t all = s.classes * s.dims, first = s.class_begin * s.dims;
+  const serial_group group;
+  group.for_each(all, [&](std::int64_t i) {
+    p.mean[i] =
+        static_cast<T>(static_cast<double>(scale) * normal_at(seed, static_cast<std::uint64_t>(first + i)));
+  });
+  const bool has_variance = p.log_variance != nullptr && s.covariance != covariance::identity;
+  group.for_each(has_variance ? (s.covariance == covariance::diagonal ? all : s.classes) : 0,
+                 [&](std::int64_t i) { p.log_variance[i] = T(0); });
+  group.for_each(p.log_prior != nullptr ? s.classes : 0, [&](std::int64_t k) {
+    p.log_prior[k] = -std::log(static_cast<T>(detail::total_classes(s)));
+  });
+  return status::success;
+}
+
+// One step of stochastic gradient descent on every array of p whose gradient is not null; see sgd_options and
+// sgd_update.
+//   gradient   as forward_backward wrote it; its feature part is not read
+//   momentum   the arrays' velocities, zero before the first step; may be null where options.momentum is 0
+//   p          what is moved
+template <class T>
+[[nodiscard]] status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& options,
+                              const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
+                              const parameters<detail::named_t<T>>& momentum,
+                              const parameters<detail::named_t<T>>& p) {
+  static_assert(host::is_supported<T>, "parameters are float or double");
+  const status checked = detail::first_failure(host::check(ctx, s), detail::check(options));
+  if (checked != status::success) return checked;
+  const std::int64_t all = s.classes * s.dims;
+  const bool has_variance = s.covariance != covariance::identity;
+  const T scale = options.inverse_loss_scale_at != nullptr ? *options.inverse_loss_scale_at : T(1);
+  constexpr T unbounded = numeric<T>::infinity;
+  struct array {
+    std::int64_t size;
+    const T* gradient;
+    T* velocity;
+    T* parameter;
+    sgd_rule<T> rule;
+  };
+  const auto rule = [&](T rate, const T* rate_at, T decay, T lower, T upper) {
+    return sgd_rule<T>{
+        rate_at != nullptr ? *rate_at : rate, options.momentum, decay, scale, options.nesterov, lower, upper};
+  };
+  const array arrays[] = {
+      {all, gradient.mean, momentum.mean, p.mean,
+       rule(options.mean_rate, options.mean_rate_at, options.weight_decay, -unbounded, unbounded)},
+      {!has_variance                          ? 0
+       : s.covariance == covariance::diagonal ? all
+                                              : s.classes,
+       gradient.log_variance, momentum.log_variance, p.log_variance,
+       rule(options.log_variance_rate, options.log_variance_rate_at, T(0), options.min_log_variance,
+            options.max_log_variance)},
+      {s.classes, gradient.log_prior, momentum.log_prior, p.log_prior,
+       rule(options.log_prior_rate, options.log_prior_rate_at, T(0), -unbounded, unbounded)},
+  };
+  for (const array& a : arrays) {
+    if (a.gradient == nullptr || a.parameter == nullptr || a.size == 0) continue;
+    if (options.momentum != T(0) && a.velocity == nullptr) return status::null_pointer;
+  }
+  if (options.skip_at != nullptr && *options.skip_at) return status::success;
+  for (const array& a : arrays) {
+    if (a.gradient == nullptr || a.parameter == nullptr || a.rule.rate == T(0)) continue;
+    // A part of the array to a thread.
+    const std::int64_t part = std::int64_t(1) << 15, parts = (a.size + part - 1) / part;
+    detail::parallel_for<detail::host_threads>(
+        parts < 4 ? 1 : host::threads(ctx), parts, [&](std::int64_t i, int) {
+          const std::int64_t first = i * part;
+          sgd_update(detail::packet_group<T>{}, std::min(part, a.size - first), a.rule, a.gradient + first,
+                     a.velocity == nullptr ? nullptr : a.velocity + first, a.parameter + first);
+        });
+  }
+  return status::success;
+}
+
+}  // namespace LGM_HOST_NAMESPACE
+}  // namespace lgm

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/formula.hpp>
+#include <lgm/group.hpp>
+#include <lgm/types.hpp>
+#include <limits>
+#include <type_traits>
+
+// What is computed for one sample: its distance to one class, the evidence of a range of classes, the losses,
+// the weights of eq:weight, the scores. Each function is run by one group. A range of classes is a tile of a
+// matrix product, a part of a row shared by several groups, or a shard: the state that comes out of one
+// merges into another's.
+
+namespace lgm {
+
+// The parameters of one class: pointers to [dims] (diagonal) or [1] (spherical) logarithms of variances.
+template <class T>
+struct class_parameters {
+  const T* mean;          // [dims]
+  const T* log_variance;  // identity, or unit variances: null
+  bool diagonal;
+
+  // Parameters of class k of a mixture.
+  LGM_HD class_parameters(const shape& s, const mixture<T>& m, std::int64_t k)
+      : mean(m.mean + k * s.dims), log_variance(nullptr), diagonal(s.covariance == covariance::diagonal) {
+    if (m.log_variance != nullptr && s.covariance != covariance::identity)
+      log_variance = m.log_variance + (diagonal ? k * s.dims : k);
+  }
+};
+
+// 2 d_k (eq:distance), from the differences themselves: nothing cancels. features [dims].
+template <class Group, class T>
+LGM_HD T squared_distance(const Group& group, std::int64_t dims, const T* features,
+                          const class_parameters<T>& c) {
+  if (c.log_variance == nullptr || !c.diagonal) {
+    const T sum = group.reduce(
+        dims, T(0), [&](auto j) { return squared_difference(load(features, j), load(c.mean, j)); }, plus{});
+    return c.log_variance == nullptr ? sum : sum * inverse_variance(*c.log_variance);
+  }
+  return group.reduce(
+      dims, T(0),
+      [&](auto j) {
+        return squared_difference(load(features, j), load(c.mean, j)) *
+               inverse_variance(load(c.log_variance, j));
+      },
+      plus{});
+}
+
+// h_k (eq:log_det).
+template <class Group, class T>
+LGM_HD T half_log_det(const Group& group, std::int64_t dims, const class_parameters<T>& c) {
+  if (c.log_variance == nullptr) return T(0);
+  if (!c.diagonal) return static_cast<T>(dims) * half_log_det(*c.log_variance);
+  return group.reduce(
+      dims, T(0), [&](auto j) { return half_log_det(load(c.log_variance, j)); }, plus{});
+}
+
+// out = features - offset, [dims] each; returns |out|^2 / 2, taken from out as rounded.
+template <class Group, class T>
+LGM_HD T centre_row(const Group& group, std::int64_t dims, const T* features, const T* offset, T* out) {
+  return T(0.5) * group.reduce(
+                      dims, T(0),
+                      [&](auto j) {
+                        const auto t = load(features, j) - load(offset, j);
+                        store(out, j, t);
+                        return t * t;
+                      },
+                      plus{});
+}
+
+// The constants of a range of classes, [classes] each, that turn a row of a matrix product into logits:
+// product + offset - half_norm * scale, where half_norm is the sample's centred |x'|^2 / 2, or 0 where the
+// product already is the whole of -d_k.
+template <class T>
+struct class_constants {
+  T* bias;      // log p_k - h_k
+  T* offset;    // bias less what the product leaves out of d_k
+  T* scale;     // 1 / Lambda_k; null: 1
+  T* norm;      // |mu'_k|^2 / Lambda_k of the centred mean
+  T max_scale;  // the largest of scale and of norm in the range: bounds of a row's cancellation
+  T max_norm;
+};
+
+// Where a product may be trusted: d_k expanded into norms and a product is wrong by about
+// epsilon (|x'|^2 + |mu'_k|^2) / Lambda_k. Beyond `trusted` (in units of epsilon; 1e-4 in float) a logit
+// within `near` of the row's largest is computed again from the differences.
+template <class T>
+struct cancellation {
+  static constexpr T trusted = static_cast<T>(1678);
+  static constexpr T near = static_cast<T>(20);
+
+  // The bound in units of epsilon.
+  LGM_HD static T bound(T half_norm, T scale, T norm) { return T(2) * half_norm * scale + norm; }
+};
+
+// Turns a row of products into logits (eq:logit, alpha = 0), in place, and returns the largest.
+//   row         held [n]: products in, logits out; index `target` (none: -1) becomes -infinity, which leaves
+//   it out of
+//               sums, maxima and weights: its logit is known exactly from elsewhere
+//   half_norm   of the sample
+//   known_max   a lower bound of the row's largest logit over all classes; -infinity where none is known
+//   direct      direct(k): d_k of the sample and class k of the range, from the differences
+template <class Group, class Row, class T, class Direct>
+LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
+                       std::int64_t target, T known_max, Direct direct) {
+  using detail::fused;
+  using detail::largest;
+  const T none = -numeric<T>::infinity;
+  if (c.scale == nullptr) {
+    group.for_each(row, [&](auto& l, auto k) {
+      using V = std::decay_t<decltype(l)>;
+      l = (l + load(c.offset, k)) - V(half_norm);
+      replace(l, k, target, none);
+    });
+  } else {
+    group.for_each(row, [&](auto& l, auto k) {
+      using V = std::decay_t<decltype(l)>;
+      l = fused(V(-half_norm), load(c.scale, k), l + load(c.offset, k));
+      replace(l, k, target, none);
+    });
+  }
+  const auto value = [](auto l, auto) { return l; };
+  T top = group.reduce(row, none, value, maximum{});
+  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
+  if (!(worst > cancellation<T>::trusted)) return top;
+  // Both the largest logit and the one that is held against it may be off by the bound.
+  const T threshold =
+      detail::larger(top, known_max) - cancellation<T>::near - T(2) * numeric<T>::epsilon * worst;
+  group.for_each(row, [&](auto& l, auto k) {
+    if (!(largest(l) >= threshold)) return;
+    for_lanes(l, k, [&](T& lane, std::int64_t i) {
+      if (i == target || !(lane >= threshold)) return;
+      if (cancellation<T>::bound(half_norm, c.scale == nullptr ? T(1) : c.scale[i], c.norm[i]) >
+          cancellation<T>::trusted)
+        lane = logit(c.bias[i], direct(i), T(1));
+    });
+  });
+  return group.reduce(row, none, value, maximum{});
+}
+
+// What a range of classes says about one sample: the classes other than the target's, and the best of them.
+// Merges with the state of another range; ranges in any order, the lowest class wins ties.
+template <class T>
+struct row_evidence {
+  log_sum<T> others;       // over k != z; others.max is the best logit
+  std::int64_t best = -1;  // its class, of the whole mixture; -1: none, or not asked for
+
+  LGM_HD void merge(const row_evidence& other) {
+    if (other.best >= 0 &&
+        (best < 0 || other.others.max > others.max || (other.others.max == others.max && other.best < best)))
+      best = other.best;
+    others.merge(other.others);
+  }
+};
+
+// The evidence of a row of finished logits. `top` is their maximum; first_class is added to the index of the
+// best; find_best: whether the best class is looked for.
+template <class Group, class Row, class T>
+LGM_HD row_evidence<T> evidence_of(const Group& group, const Row& row, T top, std::int64_t first_class,
+                                   bool find_best) {
+  row_evidence<T> e;
+  e.others.max = top;
+  const T anchor = e.others.anchor();
+  e.others.sum = group.reduce(
+      row, T(0),
+      [&](auto l, auto) {
+        using V = std::decay_t<decltype(l)>;
+        using detail::exp_above;
+        return exp_above(l - V(anchor), V(numeric<T>::negligible));
+      },
+      plus{});
+  if (find_best && row.size > 0) {
+    const std::int64_t i = group.find(row, top);
+    // A row without a largest logit is not a number throughout, or has the target alone.
+    e.best = i < row.size && top > -numeric<T>::infinity ? first_class + i : -1;
+  }
+  return e;
+}
+
+// The class of a range with the smallest d_k; index -1: none.
+template <class T>
+struct nearest_class {
+  T distance = numeric<T>::infinity;
+  std::int64_t index = -1;
+};
+
+// The nearest class of a row of finished logits, which become distances. first_class is added to its index.
+template <class Group, class Row, class T, class Direct>
+LGM_HD nearest_class<T> nearest_of(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
+                                   std::int64_t first_class, Direct direct) {
+  using detail::largest;
+  group.for_each(row, [&](auto& l, auto k) { l = load(c.bias, k) - l; });
+  const auto value = [](auto d, auto) { return d; };
+  T least = group.reduce(row, numeric<T>::infinity, value, minimum{});
+  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
+  if (worst > cancellation<T>::trusted) {
+    const T threshold = least + T(2) * numeric<T>::epsilon * worst;
+    group.for_each(row, [&](auto& d, auto k) {
+      if (!(-largest(-d) <= threshold)) return;
+      for_lanes(d, k, [&](T& lane, std::int64_t i) {
+        if (lane <= threshold) lane = direct(i);
+      });
+    });
+    least = group.reduce(row, numeric<T>::infinity, value, minimum{});
+  }
+  const std::int64_t i = group.find(row, least);
+  return i < row.size ? nearest_class<T>{least, first_class + i} : nearest_class<T>{};
+}
+
+// The target's side of one sample.
+template <class T>
+struct row_target {
+  T distance = 0;      // d_z
+  T half_log_det = 0;  // h_z
+  T logit = 0;         // l_z with the margin
+  T logit_without_margin = 0;
+};
+
+// d_z, h_z and l_z, from the differences. bias is log p_z.
+template <class Group, class T>
+LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const T* features,
+                               const class_parameters<T>& c, T log_prior, T alpha) {
+  row_target<T> t;
+  t.distance = T(0.5) * squared_distance(group, dims, features, c);
+  t.half_log_det = half_log_det(group, dims, c);
+  const T bias = log_prior - t.half_log_det;
+  t.logit = logit(bias, t.distance, margin(alpha, true));
+  t.logit_without_margin = logit(bias, t.distance, T(1));
+  return t;
+}
+
+// Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
+// being minus the sample's upstream gradient; index `target` becomes 0. Returns the sum of w_k / Lambda_k
+// (scale null: of w_k) over the row, from the weights as rounded.
+//   class_sum       [n] += w_k; null: not wanted
+//   class_distance  [n] += w_k d_k; null: not wanted
+template <class Group, class Row, class T>
+LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
+                        const log_evidence<T>& evidence, T scale, std::int64_t target, T* class_sum,
+                        T* class_distance) {
+  group.for_each(row, [&](auto& l, auto k) {
+    using V = std::decay_t<decltype(l)>;
+    using detail::smaller;
+    const V distance = smaller(load(c.bias, k) - l, V(std::numeric_limits<T>::max()));
+    l = competitor_weight(l, evidence, scale);
+    replace(l, k, target, T(0));
+    if (class_sum != nullptr) store(class_sum, k, load(class_sum, k) + l);
+    if (class_distance != nullptr) store(class_distance, k, load(class_distance, k) + l * distance);
+  });
+  if (c.scale == nullptr)
+    return group.reduce(
+        row, T(0), [](auto w, auto) { return w; }, plus{});
+  return group.reduce(
+      row, T(0), [&](auto w, auto k) { return w * load(c.scale, k); }, plus{});
+}
+
+// eq:grad_feature once the products are in: out, [dims], holds minus the sum of w_k mu'_k / Lambda_k over the
+// other classes (product form: weight_sum is their sum of w_k / Lambda_k) or their whole sum (weight_sum = 0,
+// centred unused); adds weight_sum x' and the target's own term. target: null where this range of classes
+// does not have it.
+template <class Group, class T>
+LGM_HD void finish_feature_gradient(const Group& group, std::int64_t dims, const T* features,
+                                    const T* centred, T weight_sum, const class_parameters<T>* target,
+                                    T target_weight, T* out) {
+  using detail::fused;
+  if (weight_sum != T(0) || !(weight_sum == weight_sum)) {
+    group.for_each(dims, [&](auto j) {
+      auto sum = load(out, j);
+      using V = decltype(sum);
+      store(out, j, fused(V(weight_sum), load(centred, j), sum));
+    });
+  }
+  if (target == nullptr) return;
+  const bool diagonal = target->log_variance != nullptr && target->diagonal;
+  const T weight = target->log_variance == nullptr || diagonal
+                       ? target_weight
+                       : target_weight * inverse_variance(*target->log_variance);
+  group.for_each(dims, [&](auto j) {
+    auto sum = load(out, j);
+    using V = decltype(sum);
+    V t = load(features, j) - load(target->mean, j);
+    if (diagonal) t = t * inverse_variance(load(target->log_variance, j));
+    store(out, j, fused(V(weight), t, sum));
+  });
+}
+
+}  // namespace lgm

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <lgm/config.hpp>
+
+// The structs and enums of the interface: what is computed on, with which options, and where results go.
+//
+// Arrays are row-major; sizes and indices are std::int64_t. Every pointer lies in the memory of the context
+// that a function is called with (host_context: host memory), at any alignment. A null output pointer is not
+// computed. Sample i has `dims` features x_i and a label z_i; class k has a mean mu_k, a diagonal covariance
+// Lambda_k, stored as the logarithm of the variances, and a prior p_k, stored as its logarithm.
+
+namespace lgm {
+
+// What a function answers. Each value but success names the one thing that is wrong; then nothing was
+// written.
+enum class [[nodiscard]] status{
+    success,
+    not_supported,            // a combination that this version does not compute
+    null_pointer,             // a pointer that is needed is null
+    negative_size,            // samples, classes, dims or threads below zero
+    size_too_large,           // a product of sizes that does not fit in std::int64_t
+    stride_too_small,         // a row stride below the row's length
+    invalid_class_range,      // [class_begin, class_begin + classes) does not lie in [0, total_classes)
+    invalid_alpha,            // negative or not finite
+    invalid_lambda,           // negative or not finite
+    invalid_label_smoothing,  // outside [0, 1]
+    invalid_option,       // an option of another function (a rate, a bound, an enum's value) out of its range
+    label_out_of_range,   // a label outside [0, total_classes) that is not ignore_label
+    workspace_too_small,  // fewer bytes than workspace_size answers
+};
+
+// A short English sentence for a status, without a final stop; static storage.
+LGM_HD constexpr const char* to_string(status value) {
+  switch (value) {
+    case status::success: return "success";
+    case status::not_supported: return "this combination is not supported";
+    case status::null_pointer: return "a pointer that is needed is null";
+    case status::negative_size: return "a size is negative";
+    case status::size_too_large: return "a product of sizes does not fit in 64 bits";
+    case status::stride_too_small: return "a row stride is smaller than the row";
+    case status::invalid_class_range: return "the class range does not lie in [0, total_classes)";
+    case status::invalid_alpha: return "alpha is negative or not finite";
+    case status::invalid_lambda: return "lambda is negative or not finite";
+    case status::invalid_label_smoothing: return "label_smoothing is outside [0, 1]";
+    case status::invalid_option: return "an option is out of its range";
+    case status::label_out_of_range: return "a label is outside [0, total_classes) and is not ignore_label";
+    case status::workspace_too_small: return "the workspace is smaller than workspace_size answers";
+  }
+  return "unknown status";
+}
+
+// The form of Lambda_k, and with it the shape of log_variance.
+enum class covariance {
+  identity,   // unit variances; log_variance is not read
+  spherical,  // one variance a class; log_variance [classes]
+  diagonal,   // one variance a class and dimension; log_variance [classes, dims]
+};
+
+// How the losses of the samples become a result, and what the gradients are gradients of.
+enum class reduction {
+  mean,  // [1], the sum divided by the weights of the samples that count
+  sum,   // [1]
+  none,  // [samples]
+};
+
+// The sizes of one call.
+struct shape {
+  std::int64_t samples = 0, classes = 0, dims = 0;
+  lgm::covariance covariance = lgm::covariance::diagonal;
+  // Elements between the rows of features, of the feature gradient and of logits; 0: packed.
+  std::int64_t feature_stride = 0, gradient_stride = 0, logits_stride = 0;
+  // The classes of this call are [class_begin, class_begin + classes) of total_classes (0: classes): one
+  // shard of a larger mixture. Labels and total_classes count the whole mixture.
+  std::int64_t class_begin = 0, total_classes = 0;
+};
+
+// The parameters of the mixture, as they are read.
+template <class T>
+struct mixture {
+  const T* mean = nullptr;  // [classes, dims]
+  const T* log_variance =
+      nullptr;  // identity: not read; spherical: [classes]; diagonal: [classes, dims]; null: 0
+  const T* log_prior = nullptr;  // [classes], any bias per class; null: -log(total_classes)
+};
+
+// Arrays of the mixture's shapes that are written: the parameters of an update, or its momentum.
+template <class T>
+struct parameters {
+  T* mean = nullptr;
+  T* log_variance = nullptr;
+  T* log_prior = nullptr;
+
+  operator lgm::mixture<T>() const { return {mean, log_variance, log_prior}; }
+};
+
+// The options of the loss.
+template <class T>
+struct loss_options {
+  T alpha = 0;   // margin, >= 0
+  T lambda = 0;  // weight of the likelihood term, >= 0
+  const T* alpha_at =
+      nullptr;  // [1], overrides alpha when not null, so that a captured graph follows a schedule
+  lgm::reduction reduction = lgm::reduction::mean;
+  std::int64_t ignore_label = -100;  // samples with this label do not count
+  const T* class_weight = nullptr;   // [total_classes]
+  const T* sample_weight = nullptr;  // [samples]
+  T label_smoothing = 0;             // of the classification term, in [0, 1]
+  const T* normalizer = nullptr;     // [1], divides instead of the local count (data parallel, micro-batches)
+};
+
+// Where a loss goes. Every pointer may be null. [1], or [samples] with reduction::none, unless said.
+template <class T>
+struct loss_result {
+  T* total = nullptr;           // eq:loss
+  T* classification = nullptr;  // eq:classification
+  T* likelihood = nullptr;      // eq:likelihood, not multiplied by lambda
+  // [samples, 2]: the target's logit l_z, and the logarithm of the sum of exp l_k over k != z: what backward
+  // needs. Ignored samples: 0 and -infinity.
+  T* row_state = nullptr;
+  T* log_evidence = nullptr;        // [samples]: log sum_k exp l_k, the margin included; ignored samples: 0
+  std::int64_t* counted = nullptr;  // [1]: samples that are not ignored
+  std::int64_t* correct = nullptr;  // [1]: counted samples whose largest l_k without margin is the target's;
+};                                  // on ties the lowest class is the largest
+
+// Where gradients go. Every pointer may be null. G is the type of the feature gradient.
+template <class G, class T>
+struct gradients {
+  G* feature =
+      nullptr;        // [samples, dims], row stride shape.gradient_stride; rows of ignored samples are zero
+  T* mean = nullptr;  // [classes, dims]
+  T* log_variance = nullptr;  // of the mixture's shape; not written with covariance::identity
+  T* log_prior = nullptr;     // [classes]
+  bool accumulate = false;    // add to mean, log_variance and log_prior instead of overwriting them
+};
+
+// Where scores go. Every array is [samples] and may be null. All are without margin.
+template <class T>
+struct score_result {
+  std::int64_t* predicted = nullptr;         // arg max_k l_k, the lowest class on ties
+  T* posterior = nullptr;                    // p(predicted | x)
+  T* log_density = nullptr;                  // eq:log_density of the predicted class
+  T* log_mixture = nullptr;                  // eq:log_mixture, the priors normalised
+  T* squared_mahalanobis = nullptr;          // 2 d_k of the predicted class
+  T* nearest_squared_mahalanobis = nullptr;  // 2 min_k d_k
+};
+
+// The options of sgd_step. A rate of zero leaves its array as it is.
+template <class T>
+struct sgd_options {
+  T mean_rate = 0, log_variance_rate = 0, log_prior_rate = 0;  // >= 0
+  T momentum = 0;                                              // in [0, 1)
+  bool nesterov = false;
+  T weight_decay = 0;                               // >= 0, of the means; pulls them to zero
+  T min_log_variance = -20, max_log_variance = 20;  // log_variance is clamped to these after a step
+  // [1] each, in the context's memory; override the field, or act, when not null.
+  const T* mean_rate_at = nullptr;
+  const T* log_variance_rate_at = nullptr;
+  const T* log_prior_rate_at = nullptr;
+  const T* inverse_loss_scale_at = nullptr;  // multiplies the gradients first
+  const bool* skip_at = nullptr;             // true: the step does nothing
+};
+
+// Scratch memory of a call; any contents, any alignment, in the context's memory.
+struct workspace {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+};
+
+}  // namespace lgm
