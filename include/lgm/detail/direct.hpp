@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <lgm/detail/packet_group.hpp>
+#include <type_traits>
 
 // The three loops over samples, classes and dims of a diagonal covariance, on one thread. They work on
 // differences, so that nothing cancels, at the cost of the matrix products that the expanded form takes: two
@@ -68,62 +69,79 @@ void direct_logits(std::int64_t rows, std::int64_t classes, std::int64_t dims, c
   });
 }
 
+// The operand of direct_feature_gradient: dims in groups of one packet, [groups, classes, 2, packet]: 1 /
+// Lambda and mu' / Lambda. It takes as much memory as interleaved_classes with the roles of classes and dims
+// exchanged.
+template <class T>
+struct interleaved_dims {
+  static constexpr std::int64_t width = packet<T>::size;
+
+  static std::int64_t size(std::int64_t classes, std::int64_t dims) {
+    return (dims + width - 1) / width * width * classes * 2;
+  }
+  // The packets of class k that begin with dimension j, a multiple of width, are at [0] and [width].
+  static T* at(T* operand, std::int64_t classes, std::int64_t k, std::int64_t j) {
+    return operand + (j / width * classes + k) * 2 * width;
+  }
+};
+
 // The classes' part of eq:grad_feature: out [rows, dims] += sum_k w_ik (x'_ij / Lambda_kj - mu'_kj /
-// Lambda_kj). weights [rows, classes]; operand [classes, 2, dims]: 1 / Lambda and mu' / Lambda.
+// Lambda_kj). weights [rows, classes]; operand: interleaved_dims.
 template <class T>
 void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* weights,
                              std::int64_t weights_stride, const T* features, std::int64_t stride,
                              const T* operand, T* out, std::int64_t out_stride) {
   using P = packet<T>;
   constexpr int block = 8;
-  const packet_group<T> group;
-  const auto rows_block = [&](std::int64_t first, auto count) {
-    constexpr int n = decltype(count)::value;
-    group.for_each(dims, [&](packet_index j) {
+  packet_group<T>{}.for_each(dims, [&](packet_index j) {
+    const T* const slab = operand + j.first * classes * 2;
+    const auto rows_block = [&](std::int64_t first, auto count) {
+      constexpr int n = decltype(count)::value;
+      const T* w = weights + first * weights_stride;
       P x[n], sum[n];
       for (int r = 0; r < n; ++r) {
         x[r] = load(features + (first + r) * stride, j);
         sum[r] = P(T(0));
       }
       for (std::int64_t k = 0; k < classes; ++k) {
-        const P inverse = load(operand + 2 * k * dims, j);
-        const P shift = load(operand + (2 * k + 1) * dims, j);
+        const P inverse = P::load(slab + 2 * k * P::size), shift = P::load(slab + (2 * k + 1) * P::size);
         for (int r = 0; r < n; ++r)
-          sum[r] = fused(P(weights[(first + r) * weights_stride + k]), fused(x[r], inverse, -shift), sum[r]);
+          sum[r] = fused(P(w[r * weights_stride + k]), fused(x[r], inverse, -shift), sum[r]);
       }
       for (int r = 0; r < n; ++r) {
         T* to = out + (first + r) * out_stride;
-        store(to, j, load(static_cast<const T*>(to), j) + sum[r]);
+        store(to, j, load(to, j) + sum[r]);
       }
-    });
-  };
-  std::int64_t i = 0;
-  for (; i + block <= rows; i += block) rows_block(i, std::integral_constant<int, block>{});
-  for (; i < rows; ++i) rows_block(i, std::integral_constant<int, 1>{});
+    };
+    std::int64_t i = 0;
+    for (; i + block <= rows; i += block) rows_block(i, std::integral_constant<int, block>{});
+    for (; i < rows; ++i) rows_block(i, std::integral_constant<int, 1>{});
+  });
 }
 
 // The samples' part of eq:grad_mean and eq:grad_log_variance: difference [classes, dims] = sum_i w_ik (x_ij -
 // mu_kj) and, where square is not null, square [classes, dims] = sum_i w_ik (x_ij - mu_kj)^2. features as the
-// caller has them; rows with counts[i] == 0 are not read.
+// caller has them; rows with counts[i] == 0 are not read. slab: [rows, packet] of scratch, in which a packet
+// of dims lies together.
 template <class T>
 void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* weights,
                        std::int64_t weights_stride, const T* features, std::int64_t stride,
-                       const std::int64_t* counts, const T* mean, T* difference, T* square) {
+                       const std::int64_t* counts, const T* mean, T* difference, T* square, T* slab) {
   using P = packet<T>;
   constexpr int block = 8;
-  const packet_group<T> group;
-  const auto classes_block = [&](std::int64_t first, auto count) {
-    constexpr int n = decltype(count)::value;
-    group.for_each(dims, [&](packet_index j) {
+  packet_group<T>{}.for_each(dims, [&](packet_index j) {
+    for (std::int64_t i = 0; i < rows; ++i)
+      (counts[i] != 0 ? load(features + i * stride, j) : P(T(0))).store(slab + i * P::size);
+    const auto classes_block = [&](std::int64_t first, auto count) {
+      constexpr int n = decltype(count)::value;
       P mu[n], sum[n], sum_square[n];
       for (int c = 0; c < n; ++c) {
         mu[c] = load(mean + (first + c) * dims, j);
         sum[c] = sum_square[c] = P(T(0));
       }
-      for (std::int64_t i = 0; i < rows; ++i) {
-        if (counts[i] == 0) continue;
-        const P x = load(features + i * stride, j);
-        const T* w = weights + i * weights_stride + first;
+      const T* w = weights + first;
+      for (std::int64_t i = 0; i < rows; ++i, w += weights_stride) {
+        const P x = P::load(slab + i * P::size);
         for (int c = 0; c < n; ++c) {
           const P t = x - mu[c];
           const P u = P(w[c]) * t;
@@ -135,11 +153,11 @@ void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dim
         store(difference + (first + c) * dims, j, sum[c]);
         if (square != nullptr) store(square + (first + c) * dims, j, sum_square[c]);
       }
-    });
-  };
-  std::int64_t k = 0;
-  for (; k + block <= classes; k += block) classes_block(k, std::integral_constant<int, block>{});
-  for (; k < classes; ++k) classes_block(k, std::integral_constant<int, 1>{});
+    };
+    std::int64_t k = 0;
+    for (; k + block <= classes; k += block) classes_block(k, std::integral_constant<int, block>{});
+    for (; k < classes; ++k) classes_block(k, std::integral_constant<int, 1>{});
+  });
 }
 
 }  // namespace lgm::detail

@@ -276,7 +276,7 @@ class host_driver {
                           [&](std::int64_t task, int) {
                             for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
                               if (kind == operand_kind::gradient)
-                                prepare_gradient_operand(begin, c);
+                                prepare_gradient_operand(begin, c, count);
                               else
                                 prepare_logits_operand(begin, c);
                             }
@@ -315,15 +315,15 @@ class host_driver {
     });
   }
 
-  void prepare_gradient_operand(std::int64_t begin, std::int64_t c) {
+  void prepare_gradient_operand(std::int64_t begin, std::int64_t c, std::int64_t count) {
     const std::int64_t dims = shape_.dims;
     const class_parameters<T> p = parameters_of(first_class_ + begin + c);
-    T* out = b_.operand + 2 * c * dims;
     group_type{}.for_each(dims, [&](auto j) {
       packet<T> inverse(T(1));
       if (p.log_variance != nullptr) inverse = inverse_variance(load(p.log_variance, j));
-      store(out, j, inverse);
-      store(out + dims, j, (load(p.mean, j) - load(b_.offset, j)) * inverse);
+      T* out = interleaved_dims<T>::at(b_.operand, count, c, j.first);
+      inverse.store(out);
+      ((load(p.mean, j) - load(b_.offset, j)) * inverse).store(out + packet<T>::size);
     });
   }
 
@@ -540,7 +540,7 @@ class host_driver {
     const T* weights = tile_ + begin;
     if (diagonal() && (difference || square)) {
       direct_class_sums(row_count_, count, dims, weights, tile_stride_, features(0), stride_, b_.counts,
-                        mixture_.mean + (first_class_ + begin) * dims, differences, squares);
+                        mixture_.mean + (first_class_ + begin) * dims, differences, squares, b_.slabs[slot]);
     } else if (difference) {
       std::fill(differences, differences + count * dims, T(0));
       gemm<transposed::yes, transposed::no>(count, dims, row_count_, T(1), weights, tile_stride_, b_.centred,

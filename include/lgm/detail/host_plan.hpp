@@ -58,6 +58,7 @@ struct host_buffers {
   std::int64_t* counts;      // [plan.rows], 0 for rows that are ignored, else 1
   gemm_scratch<T>* scratch;  // [threads]
   T** sums;                  // [threads] of [block, dims] (diagonal: two of them)
+  T** slabs;                 // [threads] of [plan.rows, packet], for direct_class_sums
 
   host_buffers(arena& a, const host_plan& p, const shape& s) {
     const std::int64_t d = s.dims;
@@ -65,7 +66,9 @@ struct host_buffers {
     offset = a.take<T>(d);
     centred = a.take<T>(p.rows * d);
     tile = a.take<T>(p.rows * p.classes);
-    operand = a.take<T>(diagonal ? interleaved_classes<T>::size(p.operand, d) : p.operand * d);
+    operand = a.take<T>(diagonal ? std::max(interleaved_classes<T>::size(p.operand, d),
+                                            interleaved_dims<T>::size(p.operand, d))
+                                 : p.operand * d);
     constants.bias = a.take<T>(p.classes);
     constants.offset = a.take<T>(p.classes);
     constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
@@ -77,13 +80,16 @@ struct host_buffers {
     counts = a.take<std::int64_t>(p.rows);
     scratch = a.take<gemm_scratch<T>>(p.threads);
     sums = a.take<T*>(p.threads);
+    slabs = a.take<T*>(p.threads);
     for (int slot = 0; slot < p.threads; ++slot) {
       gemm_scratch<T> g;
       g.carve(a, std::max(p.rows, p.block), std::max(p.block, d), std::max({d, p.rows, p.operand}));
       T* sum = a.take<T>(p.block * d * (diagonal ? 2 : 1));
+      T* slab = a.take<T>(diagonal ? p.rows * packet<T>::size : 0);
       if (scratch == nullptr) continue;
       scratch[slot] = g;
       sums[slot] = sum;
+      slabs[slot] = slab;
     }
   }
 };
