@@ -11,9 +11,8 @@
 // ends in one.
 //
 //   for_each(n, f)               f(i) for every index i of [0, n)
-//   reduce(n, init, f, op)       op over all f(i), init where n is 0; op is commutative, init its neutral
-//   element; every
-//                                lane gets the same value
+//   reduce(n, init, f, op)       op over all f(i), init where n is 0; op is commutative and init its neutral
+//                                element; every lane gets the same value
 //   once(f)                      f() by one lane
 //   hold(pointer, n)             a row that the lanes keep at hand between the calls that take it:
 //   for_each(row, f)             f(value&, i)

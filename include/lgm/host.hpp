@@ -25,8 +25,8 @@ namespace lgm {
 // Where host functions run.
 struct host_context {
   int threads = 0;  // 0: as many as OpenMP would take; without OpenMP one
-  std::size_t tile_bytes = std::size_t(64)
-                           << 20;  // what the workspace is kept within, where the shape allows it
+  // What the workspace is kept within, where the shape allows it.
+  std::size_t tile_bytes = std::size_t(64) << 20;
 };
 
 namespace detail {
@@ -125,9 +125,9 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
 // No samples, or all ignored: losses are 0, with reduction::mean not a number. A feature of a counted sample
 // that is not finite makes that sample's losses not a number, and so the reduced ones.
 template <class T, class L>
-[[nodiscard]] status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                             const loss_options<detail::named_t<T>>& options, const T* features,
-                             const L* labels, const loss_result<detail::named_t<T>>& result, workspace w) {
+status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+               const loss_result<detail::named_t<T>>& result, workspace w) {
   return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, nullptr, result, {}, w);
 }
 
@@ -137,12 +137,10 @@ template <class T, class L>
 //   upstream   [1], or [samples] with reduction::none: what the gradients are multiplied by; null: 1
 //   gradient   see gradients. No samples, or all ignored: exactly zero.
 template <class T, class L>
-[[nodiscard]] status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                              const loss_options<detail::named_t<T>>& options, const T* features,
-                              const L* labels, const detail::named_t<T>* row_state,
-                              const detail::named_t<T>* upstream,
-                              const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
-                              workspace w) {
+status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                const detail::named_t<T>* row_state, const detail::named_t<T>* upstream,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
   if (row_state == nullptr && s.samples > 0) return status::null_pointer;
   const T nothing[2] = {};
   return host::loss<T, L>(ctx, s, m, options, features, labels, row_state == nullptr ? nothing : row_state,
@@ -152,22 +150,19 @@ template <class T, class L>
 // forward and backward in one pass, which saves a matrix product. upstream multiplies the gradients, not the
 // losses.
 template <class T, class L>
-[[nodiscard]] status forward_backward(const host_context& ctx, const shape& s,
-                                      const mixture<detail::named_t<T>>& m,
-                                      const loss_options<detail::named_t<T>>& options, const T* features,
-                                      const L* labels, const detail::named_t<T>* upstream,
-                                      const loss_result<detail::named_t<T>>& result,
-                                      const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
-                                      workspace w) {
+status forward_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                        const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                        const detail::named_t<T>* upstream, const loss_result<detail::named_t<T>>& result,
+                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
   return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, upstream, result, gradient, w);
 }
 
 // Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
 //   out  [samples, classes], row stride shape.logits_stride
 template <class T, class L>
-[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                            const loss_options<detail::named_t<T>>& options, const T* features,
-                            const L* labels, detail::named_t<T>* out, workspace w) {
+status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+              const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+              detail::named_t<T>* out, workspace w) {
   static_assert(host::is_supported<T>, "features and parameters are float or double");
   status checked =
       detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean), detail::check(options),
@@ -185,22 +180,22 @@ template <class T, class L>
   return status::success;
 }
 template <class T>
-[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                            const loss_options<detail::named_t<T>>& options, const T* features,
-                            std::nullptr_t, detail::named_t<T>* out, workspace w) {
+status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+              const loss_options<detail::named_t<T>>& options, const T* features, std::nullptr_t,
+              detail::named_t<T>* out, workspace w) {
   return logits(ctx, s, m, options, features, static_cast<const std::int64_t*>(nullptr), out, w);
 }
 template <class T>
-[[nodiscard]] status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                            const T* features, detail::named_t<T>* out, workspace w) {
+status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+              const T* features, detail::named_t<T>* out, workspace w) {
   return logits(ctx, s, m, {}, features, nullptr, out, w);
 }
 
 // What the mixture says of each sample, without margin and without labels; see score_result. Without classes,
 // predicted is -1 and the rest not a number.
 template <class T>
-[[nodiscard]] status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
-                           const T* features, const score_result<detail::named_t<T>>& result, workspace w) {
+status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
+             const score_result<detail::named_t<T>>& result, workspace w) {
   static_assert(host::is_supported<T>, "features and parameters are float or double");
   status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
                                          detail::check_features(s, features));
@@ -216,8 +211,8 @@ template <class T>
 // log_prior, where not null, become 0 and -log(total_classes). A class's numbers depend on its index in the
 // whole mixture, the seed and dims alone.
 template <class T>
-[[nodiscard]] status initialize_means(const host_context& ctx, const shape& s, std::uint64_t seed,
-                                      detail::named_t<T> scale, const parameters<T>& p) {
+status initialize_means(const host_context& ctx, const shape& s, std::uint64_t seed, detail::named_t<T> scale,
+                        const parameters<T>& p) {
   static_assert(host::is_supported<T>, "parameters are float or double");
   const status checked =
       detail::first_failure(host::check(ctx, s), detail::check_mean(s, p.mean),
@@ -244,10 +239,9 @@ template <class T>
 //   momentum   the arrays' velocities, zero before the first step; may be null where options.momentum is 0
 //   p          what is moved
 template <class T>
-[[nodiscard]] status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& options,
-                              const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
-                              const parameters<detail::named_t<T>>& momentum,
-                              const parameters<detail::named_t<T>>& p) {
+status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& options,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
+                const parameters<detail::named_t<T>>& momentum, const parameters<detail::named_t<T>>& p) {
   static_assert(host::is_supported<T>, "parameters are float or double");
   const status checked = detail::first_failure(host::check(ctx, s), detail::check(options));
   if (checked != status::success) return checked;

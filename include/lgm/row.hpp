@@ -98,8 +98,7 @@ struct cancellation {
 
 // Turns a row of products into logits (eq:logit, alpha = 0), in place, and returns the largest.
 //   row         held [n]: products in, logits out; index `target` (none: -1) becomes -infinity, which leaves
-//   it out of
-//               sums, maxima and weights: its logit is known exactly from elsewhere
+//               it out of sums, maxima and weights: its logit is known exactly from elsewhere
 //   half_norm   of the sample
 //   known_max   a lower bound of the row's largest logit over all classes; -infinity where none is known
 //   direct      direct(k): d_k of the sample and class k of the range, from the differences
@@ -219,7 +218,7 @@ struct row_target {
   T logit_without_margin = 0;
 };
 
-// d_z, h_z and l_z, from the differences. bias is log p_z.
+// d_z, h_z and l_z, from the differences. log_prior is log p_z.
 template <class Group, class T>
 LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const T* features,
                                const class_parameters<T>& c, T log_prior, T alpha) {

@@ -16,21 +16,23 @@ namespace lgm {
 
 // What a function answers. Each value but success names the one thing that is wrong; then nothing was
 // written.
-enum class [[nodiscard]] status{
-    success,
-    not_supported,            // a combination that this version does not compute
-    null_pointer,             // a pointer that is needed is null
-    negative_size,            // samples, classes, dims or threads below zero
-    size_too_large,           // a product of sizes that does not fit in std::int64_t
-    stride_too_small,         // a row stride below the row's length
-    invalid_class_range,      // [class_begin, class_begin + classes) does not lie in [0, total_classes)
-    invalid_alpha,            // negative or not finite
-    invalid_lambda,           // negative or not finite
-    invalid_label_smoothing,  // outside [0, 1]
-    invalid_option,       // an option of another function (a rate, a bound, an enum's value) out of its range
-    label_out_of_range,   // a label outside [0, total_classes) that is not ignore_label
-    workspace_too_small,  // fewer bytes than workspace_size answers
+// clang-format off
+enum class [[nodiscard]] status {
+  success,
+  not_supported,            // a combination that this version does not compute
+  null_pointer,             // a pointer that is needed is null
+  negative_size,            // samples, classes, dims or threads below zero
+  size_too_large,           // a product of sizes that does not fit in std::int64_t
+  stride_too_small,         // a row stride below the row's length
+  invalid_class_range,      // [class_begin, class_begin + classes) does not lie in [0, total_classes)
+  invalid_alpha,            // negative or not finite
+  invalid_lambda,           // negative or not finite
+  invalid_label_smoothing,  // outside [0, 1]
+  invalid_option,           // a rate, a bound, a scale or an enum's value out of its range
+  label_out_of_range,       // a label outside [0, total_classes) that is not ignore_label
+  workspace_too_small,      // fewer bytes than workspace_size answers
 };
+// clang-format on
 
 // A short English sentence for a status, without a final stop; static storage.
 LGM_HD constexpr const char* to_string(status value) {

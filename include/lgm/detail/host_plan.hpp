@@ -22,9 +22,9 @@ struct host_plan {
   std::int64_t block = 0;    // classes in one task
   bool whole_rows = true;    // a tile has all classes: three products a step, else four
 
-  // Fewer rows than this make the products inefficient, and more than this gain nothing where classes are
-  // cut.
   static constexpr std::int64_t largest_block = 256;
+  // Fewer rows than useful_rows make the products inefficient; more than enough_rows gain nothing where classes
+  // are cut as well.
   static constexpr std::int64_t useful_rows = 128, enough_rows = 1024;
 
   template <class T>
@@ -154,7 +154,13 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
     p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
     p.operand = p.classes;
   }
-  p.rows = std::min(p.rows, s.samples);
+  if (s.samples > 0) {
+    // Tiles of even height rather than a small last one.
+    const std::int64_t tiles = (s.samples + p.rows - 1) / p.rows;
+    p.rows = (s.samples + tiles - 1) / tiles;
+  } else {
+    p.rows = 0;
+  }
   p.block = std::min(p.block, std::max<std::int64_t>(p.operand, 1));
   p.whole_rows = p.classes >= s.classes;
   return p;

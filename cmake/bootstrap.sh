@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# From a fresh Debian or Ubuntu to the demo, or to all tests, in one command. See usage below.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+data_package=dataset-fashion-mnist
+demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libcli11-dev libfmt-dev
+               nlohmann-json3-dev gnuplot-nox "$data_package")
+test_packages=("${demo_packages[@]}" clang clang-format libomp-dev)
+# Other versions of clang-format lay the same code out differently.
+format_version=14
+
+usage() {
+  cat <<EOF
+usage: cmake/bootstrap.sh demo [OPTION...]   build the trainer, train it and name its pictures
+       cmake/bootstrap.sh test               run every check: format, g++, clang++, sanitizers, tests
+
+Both install the Debian or Ubuntu packages that are missing, or print the command that does, and build in build/.
+demo hands its options to the trainer: --epochs N, --data DIR, ... (demo --help lists them); pictures and tables go
+to --out DIR, build/demo unless said.
+EOF
+}
+
+die() {
+  printf 'bootstrap: %s\n' "$*" >&2
+  exit 1
+}
+
+is_installed() { [[ $(dpkg-query -W -f='${Status}' "$1" 2>/dev/null) == 'install ok installed' ]]; }
+apt_knows() { apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null; }
+
+# install_missing PACKAGE...
+install_missing() {
+  command -v apt-get dpkg-query >/dev/null ||
+    die "this installs through apt; elsewhere install what these packages hold: $*; then: cmake --preset release"
+
+  local package missing=() wanted=() sudo=()
+  for package in "$@"; do
+    if ! is_installed "$package"; then missing+=("$package"); fi
+  done
+  ((${#missing[@]})) || return 0
+
+  if ((EUID != 0)); then
+    if sudo -n true 2>/dev/null; then sudo=(sudo -n); fi
+  fi
+  local may_install=$((EUID == 0 || ${#sudo[@]}))
+  if ((may_install)); then
+    echo "Installing: ${missing[*]}"
+    "${sudo[@]}" apt-get update -qq </dev/null
+  fi
+
+  # Only the data set may be unknown to a release. Lists that do not know cmake either are no lists yet.
+  for package in "${missing[@]}"; do
+    if [[ $package == "$data_package" ]] && apt_knows cmake && ! apt_knows "$package"; then
+      echo "This release has no package $package: get Fashion-MNIST's or MNIST's four IDX files and add --data DIR." >&2
+    else
+      wanted+=("$package")
+    fi
+  done
+  ((${#wanted[@]})) || return 0
+
+  local install=(apt-get install -y --no-install-recommends "${wanted[@]}")
+  if ((!may_install)); then
+    echo "Packages are missing. Install them, then run this again:" >&2
+    echo "  sudo apt-get update && sudo ${install[*]}" >&2
+    exit 1
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" -qq </dev/null
+}
+
+demo() {
+  local out=$root/build/demo out_option=(--out "$root/build/demo") packages=() package has_data=0 argument previous=
+  for argument in "$@"; do
+    if [[ $previous == --out ]]; then
+      out=$argument out_option=()
+    elif [[ $argument == --out=* ]]; then
+      out=${argument#--out=} out_option=()
+    elif [[ $argument == --data || $argument == --data=* ]]; then
+      has_data=1
+    fi
+    previous=$argument
+  done
+  for package in "${demo_packages[@]}"; do
+    if [[ $package != "$data_package" ]] || ((!has_data)); then packages+=("$package"); fi
+  done
+  install_missing "${packages[@]}"
+
+  (cd "$root" && cmake --preset release >/dev/null && cmake --build --preset release --target lgm_trainer)
+
+  # In the caller's directory, so that relative paths among the options mean what they say.
+  mkdir -p "$out"
+  touch -d "1 second ago" "$root/build/demo-started"
+  "$root/build/release/bin/trainer" "${out_option[@]}" "$@"
+
+  local pictures
+  pictures=$(find "$out" -newer "$root/build/demo-started" -name '*.png' | sort)
+  if [[ -n $pictures ]]; then printf '\nPictures:\n%s\n' "$pictures"; fi
+}
+
+# ---- test: stages, each with its log in build/ci and its seconds in the table at the end ----
+
+stage_names=()
+stage_results=()
+stage_seconds=()
+failures=0
+
+# stage NAME COMMAND...: runs it and says how it went; false when it failed.
+stage() {
+  local name=$1 log=$root/build/ci/${1// /-}.log begin=$SECONDS result=ok
+  shift
+  printf '== %s\n' "$name"
+  if "$@" >"$log" 2>&1 </dev/null; then
+    grep -E 'tests passed|^skipped' "$log" || true
+  else
+    result=FAILED
+    failures=$((failures + 1))
+    tail -n 60 "$log"
+    printf '== %s failed; the whole log: %s\n' "$name" "$log"
+  fi
+  stage_names+=("$name")
+  stage_results+=("$result")
+  stage_seconds+=($((SECONDS - begin)))
+  [[ $result == ok ]]
+}
+
+check_format() {
+  local tool=clang-format
+  if command -v clang-format-$format_version >/dev/null; then tool=clang-format-$format_version; fi
+  if [[ $($tool --version) != *"version $format_version."* ]]; then
+    echo "skipped: the code is laid out by clang-format $format_version, and this is $($tool --version)"
+    return 0
+  fi
+  local folder folders=()
+  for folder in include tests examples bench; do
+    if [[ -d $folder ]]; then folders+=("$folder"); fi
+  done
+  find "${folders[@]}" -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
+    xargs -0 -n 8 -P "$(nproc)" "$tool" --dry-run --Werror
+}
+
+build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$(nproc)"; }
+
+run_tests() {
+  install_missing "${test_packages[@]}"
+  cd "$root"
+  mkdir -p build/ci
+
+  stage format check_format || true
+  local preset
+  for preset in gcc clang asan; do
+    if stage "$preset build" build_preset "$preset"; then
+      stage "$preset test" ctest --preset "$preset" -j "$(nproc)" || true
+    fi
+  done
+
+  local i
+  printf '\n%-14s %-7s %8s\n' stage result seconds
+  for i in "${!stage_names[@]}"; do
+    printf '%-14s %-7s %8d\n' "${stage_names[i]}" "${stage_results[i]}" "${stage_seconds[i]}"
+  done
+  printf '%-14s %-7s %8d\n' all "$( ((failures)) && echo FAILED || echo ok)" "$SECONDS"
+  ((failures == 0))
+}
+
+case ${1-} in
+  demo)
+    shift
+    demo "$@"
+    ;;
+  test) run_tests ;;
+  -h | --help | help) usage ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <lgm/lgm.hpp>
+
+// How calls are cut into tiles: the workspace's promises by arithmetic, at sizes that nobody would run in a
+// test.
+
+namespace {
+
+constexpr std::size_t mebibyte = std::size_t(1) << 20;
+
+struct sizes {
+  std::int64_t samples, classes, dims;
+};
+// From a toy over MNIST, CIFAR-100, ImageNet and faces to what does not fit anywhere.
+const sizes shapes[] = {{128, 10, 2},         {128, 10, 64},         {256, 100, 384},
+                        {1024, 1000, 512},    {4096, 1000, 2048},    {2048, 10000, 512},
+                        {1024, 100000, 512},  {16384, 250000, 2048}, {1, 1, 1},
+                        {1, 10000000, 512},   {1000000, 1000, 512},  {std::int64_t(1) << 31, 10, 3},
+                        {1000000, 2, 100000}, {3, 10000000, 2},      {200, 70000, 64}};
+const lgm::covariance covariances[] = {lgm::covariance::identity, lgm::covariance::spherical,
+                                       lgm::covariance::diagonal};
+
+lgm::shape make(const sizes& n, lgm::covariance c) {
+  lgm::shape s;
+  s.samples = n.samples;
+  s.classes = n.classes;
+  s.dims = n.dims;
+  s.covariance = c;
+  return s;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("the workspace stays within the limit", T, float, double) {
+  for (const sizes& n : shapes) {
+    for (const lgm::covariance c : covariances) {
+      for (const int threads : {1, 2, 16, 128}) {
+        CAPTURE(n.samples);
+        CAPTURE(n.classes);
+        CAPTURE(n.dims);
+        CAPTURE(threads);
+        lgm::host_context ctx;
+        ctx.threads = threads;
+        CHECK(lgm::workspace_size<T>(ctx, make(n, c)) <= 64 * mebibyte);
+        ctx.tile_bytes = 256 * mebibyte;
+        CHECK(lgm::workspace_size<T>(ctx, make(n, c)) <= 256 * mebibyte);
+      }
+    }
+  }
+}
+
+TEST_CASE("a limit that is too small gives the least that works, not nothing") {
+  lgm::host_context ctx;
+  ctx.tile_bytes = 0;
+  const std::size_t least =
+      lgm::workspace_size<float>(ctx, make({1024, 1000, 512}, lgm::covariance::diagonal));
+  CHECK(least > 0);
+  CHECK(least < 4 * mebibyte);
+}
+
+TEST_CASE("tiles cover the problem, with whole rows where they fit") {
+  for (const sizes& n : shapes) {
+    for (const lgm::covariance c : covariances) {
+      const lgm::shape s = make(n, c);
+      const auto plan = lgm::detail::host_plan::make<float>(s, 2, 64 * mebibyte);
+      CHECK(plan.rows >= 1);
+      CHECK(plan.rows <= n.samples);
+      CHECK(plan.classes >= 1);
+      CHECK(plan.classes <= n.classes);
+      CHECK(plan.operand >= 1);
+      CHECK(plan.operand <= plan.classes);
+      CHECK(plan.block >= 1);
+      CHECK(plan.block <= lgm::detail::host_plan::largest_block);
+      // The blocks of classes are cut out of an operand that is interleaved by packets.
+      CHECK((plan.block % lgm::detail::packet<float>::size == 0 || plan.block >= plan.operand));
+      CHECK(plan.whole_rows == (plan.classes == n.classes));
+    }
+  }
+  const auto plan = [](const sizes& n) {
+    return lgm::detail::host_plan::make<float>(make(n, lgm::covariance::identity), 2, 64 * mebibyte);
+  };
+  CHECK(plan({1024, 1000, 512}).rows == 1024);
+  CHECK(plan({2048, 10000, 512}).whole_rows);
+  CHECK(plan({2048, 10000, 512}).rows >= 128);
+}
+
+TEST_CASE("sizes that a function would refuse need no workspace") {
+  const lgm::host_context ctx;
+  CHECK(lgm::workspace_size<float>(ctx, make({-1, 10, 2}, lgm::covariance::identity)) == 0);
+  CHECK(lgm::workspace_size<float>(
+            ctx, make({std::int64_t(1) << 40, 10, std::int64_t(1) << 40}, lgm::covariance::identity)) == 0);
+}
