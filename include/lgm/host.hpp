@@ -291,5 +291,67 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
   return status::success;
 }
 
+// The functions below are declared for what is written against them; they answer status::not_supported and write
+// nothing.
+
+// forward, backward and forward_backward with soft targets in place of labels.
+template <class T>
+status forward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
+               const loss_options<detail::named_t<T>>&, const T*, const soft_targets<detail::named_t<T>>&,
+               const loss_result<detail::named_t<T>>&, workspace) {
+  return status::not_supported;
+}
+template <class T>
+status backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
+                const loss_options<detail::named_t<T>>&, const T*, const soft_targets<detail::named_t<T>>&,
+                const detail::named_t<T>*, const detail::named_t<T>*,
+                const gradients<detail::named_t<T>, detail::named_t<T>>&, workspace) {
+  return status::not_supported;
+}
+template <class T>
+status forward_backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
+                        const loss_options<detail::named_t<T>>&, const T*,
+                        const soft_targets<detail::named_t<T>>&, const detail::named_t<T>*,
+                        const loss_result<detail::named_t<T>>&,
+                        const gradients<detail::named_t<T>, detail::named_t<T>>&, workspace) {
+  return status::not_supported;
+}
+
+// Gradients from any upstream gradient of the logits, [samples, classes] with row stride shape.logits_stride, in place
+// of g_k: a loss of the caller's own.
+template <class T, class L>
+status logits_backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
+                       const loss_options<detail::named_t<T>>&, const T*, const L*, const detail::named_t<T>*,
+                       const detail::named_t<T>*, const gradients<detail::named_t<T>, detail::named_t<T>>&,
+                       workspace) {
+  return status::not_supported;
+}
+
+// Adds a batch to the moments of its classes.
+template <class T, class L, class A>
+status accumulate_moments(const host_context&, const shape&, const loss_options<detail::named_t<T>>&,
+                          const T*, const L*, const class_moments<A>&, workspace) {
+  return status::not_supported;
+}
+
+// Adds one set of moments to another, exactly as if their batches had been one.
+template <class A>
+status merge_moments(const host_context&, const shape&, const class_moments<A>&, const class_moments<A>&) {
+  return status::not_supported;
+}
+
+// Parameters from moments; classes never seen keep theirs.
+template <class A, class T>
+status estimate(const host_context&, const shape&, const class_moments<A>&, const estimate_options<T>&,
+                const parameters<T>&) {
+  return status::not_supported;
+}
+
+// Merges the row state of one shard of the classes, [samples, 2], into another's.
+template <class T>
+status merge_row_state(const host_context&, const shape&, const T*, detail::named_t<T>*) {
+  return status::not_supported;
+}
+
 }  // namespace LGM_HOST_NAMESPACE
 }  // namespace lgm

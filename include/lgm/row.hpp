@@ -265,7 +265,7 @@ LGM_HD void finish_feature_gradient(const Group& group, std::int64_t dims, const
                                     const T* centred, T weight_sum, const class_parameters<T>* target,
                                     T target_weight, T* out) {
   using detail::fused;
-  if (weight_sum != T(0) || !(weight_sum == weight_sum)) {
+  if (weight_sum != T(0)) {
     group.for_each(dims, [&](auto j) {
       auto sum = load(out, j);
       using V = decltype(sum);

@@ -165,6 +165,30 @@ struct sgd_options {
   const bool* skip_at = nullptr;             // true: the step does nothing
 };
 
+// Targets in place of labels: row i weighs the classes; the margin and the likelihood weigh each class by its target.
+template <class T>
+struct soft_targets {
+  const T* data = nullptr;  // [samples, classes]
+  std::int64_t stride = 0;  // elements between rows; 0: packed
+};
+
+// Moments of the features of each class, accumulated over batches. A is a type of its own, float or double.
+template <class A>
+struct class_moments {
+  A* count = nullptr;    // [classes], samples seen (their weights, where they have any)
+  A* mean = nullptr;     // [classes, dims]
+  A* m2 = nullptr;       // [classes, dims], sum of squared differences from the mean
+  A* scatter = nullptr;  // [dims, dims], of all classes together, about each class's own mean; may be null
+};
+
+// How estimate turns moments into parameters.
+template <class T>
+struct estimate_options {
+  T variance_floor = 0;  // variances are at least this
+  T shrinkage = 0;       // in [0, 1]: towards the variance of all classes together
+  T decay = 0;           // in [0, 1): what is kept of the present parameters, for a running average
+};
+
 // Scratch memory of a call; any contents, any alignment, in the context's memory.
 struct workspace {
   void* data = nullptr;
