@@ -6,7 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 data_package=dataset-fashion-mnist
 demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libcli11-dev libfmt-dev
-               nlohmann-json3-dev gnuplot-nox "$data_package")
+               nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
 test_packages=("${demo_packages[@]}" clang clang-format libomp-dev)
 # Other versions of clang-format lay the same code out differently.
 format_version=14
@@ -89,9 +89,15 @@ demo() {
   (cd "$root" && cmake --preset release >/dev/null && cmake --build --preset release --target lgm_trainer)
 
   # In the caller's directory, so that relative paths among the options mean what they say.
+  local trainer=$root/build/release/bin/trainer
   mkdir -p "$out"
   touch -d "1 second ago" "$root/build/demo-started"
-  "$root/build/release/bin/trainer" "${out_option[@]}" "$@"
+  "$trainer" "${out_option[@]}" "$@"
+  if (($# == 0)); then
+    # Two dimensions can be drawn, but squeeze everything together: a density tells more with some more of them.
+    printf '\nThe same with 32 dimensions:\n\n'
+    "$trainer" --dims 32 --out "$out/dims-32"
+  fi
 
   local pictures
   pictures=$(find "$out" -newer "$root/build/demo-started" -name '*.png' | sort)

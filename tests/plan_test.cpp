@@ -93,3 +93,27 @@ TEST_CASE("sizes that a function would refuse need no workspace") {
   CHECK(lgm::workspace_size<float>(
             ctx, make({std::int64_t(1) << 40, 10, std::int64_t(1) << 40}, lgm::covariance::identity)) == 0);
 }
+
+TEST_CASE_TEMPLATE("a workspace for some samples is enough for fewer", T, float, double) {
+  for (const sizes& n : shapes) {
+    for (const lgm::covariance c : covariances) {
+      for (const std::size_t limit : {std::size_t(0), 3 * mebibyte, 64 * mebibyte}) {
+        lgm::host_context ctx;
+        ctx.threads = 2;
+        ctx.tile_bytes = limit;
+        std::size_t fewer = 0;
+        for (std::int64_t samples = 0; samples <= n.samples; samples += 1 + samples / 7) {
+          const std::size_t bytes = lgm::workspace_size<T>(ctx, make({samples, n.classes, n.dims}, c));
+          CHECK(bytes >= fewer);
+          fewer = bytes;
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("the size of the log variances") {
+  CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::identity)) == 0);
+  CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::spherical)) == 3);
+  CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::diagonal)) == 12);
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <lgm/column.hpp>
@@ -62,9 +64,6 @@ detail::host_plan plan(const host_context& ctx, const shape& s) {
   return detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes);
 }
 
-template <class T>
-using driver = detail::host_driver<T, detail::host_threads>;
-
 inline status check(const host_context& ctx, const shape& s) {
   return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s),
                                detail::check_supported(s));
@@ -101,21 +100,25 @@ status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const 
   const detail::host_plan p = plan<T>(ctx, s);
   checked = detail::first_failure(check_workspace<T>(p, s, w), check_labels(s, o, labels));
   if (checked != status::success) return checked;
-  driver<T>(p, s, m, features, w)
-      .loss(o, detail::label_reader(labels), row_state, upstream, result, gradient);
+  detail::run_loss<T, detail::host_threads>(p, s, m, o, features, detail::label_reader(labels), row_state,
+                                            upstream, result, gradient, w);
   return status::success;
 }
 
 }  // namespace host
 
-// Bytes of workspace that are enough for any function below at this shape, whatever its data's address. 0 for
-// a shape that the functions would refuse.
+// Bytes of workspace that are enough for any function below at this shape and at any number of samples below it, whatever
+// the memory's address. 0 for a shape that the functions would refuse.
 template <class F, class T = F>
 std::size_t workspace_size(const host_context& ctx, const shape& s) {
   static_assert(std::is_same<F, T>::value && host::is_supported<T>,
                 "features and parameters are float or double");
   if (host::check(ctx, s) != status::success) return 0;
-  return detail::host_bytes<T>(host::plan<T>(ctx, s), s);
+  const detail::host_plan plan = host::plan<T>(ctx, s);
+  const std::size_t bytes = detail::host_bytes<T>(plan, s);
+  // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
+  const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
+  return one_tile ? bytes : std::max(bytes, ctx.tile_bytes);
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -176,7 +179,7 @@ status logits(const host_context& ctx, const shape& s, const mixture<detail::nam
   if (checked != status::success) return checked;
   const detail::label_reader reader =
       labels == nullptr ? detail::label_reader() : detail::label_reader(labels);
-  host::driver<T>(p, s, m, features, w).logits(options, reader, out);
+  detail::run_logits<T, detail::host_threads>(p, s, m, options, features, reader, out, w);
   return status::success;
 }
 template <class T>
@@ -203,7 +206,7 @@ status score(const host_context& ctx, const shape& s, const mixture<detail::name
   const detail::host_plan p = host::plan<T>(ctx, s);
   checked = host::check_workspace<T>(p, s, w);
   if (checked != status::success) return checked;
-  host::driver<T>(p, s, m, features, w).score(result);
+  detail::run_score<T, detail::host_threads>(p, s, m, features, result, w);
   return status::success;
 }
 
@@ -224,8 +227,7 @@ status initialize_means(const host_context& ctx, const shape& s, std::uint64_t s
     p.mean[i] =
         static_cast<T>(static_cast<double>(scale) * normal_at(seed, static_cast<std::uint64_t>(first + i)));
   });
-  const bool has_variance = p.log_variance != nullptr && s.covariance != covariance::identity;
-  group.for_each(has_variance ? (s.covariance == covariance::diagonal ? all : s.classes) : 0,
+  group.for_each(p.log_variance != nullptr ? log_variance_size(s) : 0,
                  [&](std::int64_t i) { p.log_variance[i] = T(0); });
   group.for_each(p.log_prior != nullptr ? s.classes : 0, [&](std::int64_t k) {
     p.log_prior[k] = -std::log(static_cast<T>(detail::total_classes(s)));
@@ -246,7 +248,6 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
   const status checked = detail::first_failure(host::check(ctx, s), detail::check(options));
   if (checked != status::success) return checked;
   const std::int64_t all = s.classes * s.dims;
-  const bool has_variance = s.covariance != covariance::identity;
   const T scale = options.inverse_loss_scale_at != nullptr ? *options.inverse_loss_scale_at : T(1);
   constexpr T unbounded = numeric<T>::infinity;
   struct array {
@@ -263,10 +264,7 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
   const array arrays[] = {
       {all, gradient.mean, momentum.mean, p.mean,
        rule(options.mean_rate, options.mean_rate_at, options.weight_decay, -unbounded, unbounded)},
-      {!has_variance                          ? 0
-       : s.covariance == covariance::diagonal ? all
-                                              : s.classes,
-       gradient.log_variance, momentum.log_variance, p.log_variance,
+      {log_variance_size(s), gradient.log_variance, momentum.log_variance, p.log_variance,
        rule(options.log_variance_rate, options.log_variance_rate_at, T(0), options.min_log_variance,
             options.max_log_variance)},
       {s.classes, gradient.log_prior, momentum.log_prior, p.log_prior,

@@ -79,6 +79,13 @@ struct shape {
   std::int64_t class_begin = 0, total_classes = 0;
 };
 
+// Elements of an array of log variances.
+LGM_HD constexpr std::int64_t log_variance_size(const shape& s) {
+  return s.covariance == covariance::diagonal    ? s.classes * s.dims
+         : s.covariance == covariance::spherical ? s.classes
+                                                 : 0;
+}
+
 // The parameters of the mixture, as they are read.
 template <class T>
 struct mixture {

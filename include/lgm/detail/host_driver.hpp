@@ -581,7 +581,7 @@ class host_driver {
     if (g.accumulate) return;
     const std::int64_t classes = shape_.classes, all = classes * shape_.dims;
     if (g.mean != nullptr) std::fill(g.mean, g.mean + all, T(0));
-    if (wants_log_variance(g)) std::fill(g.log_variance, g.log_variance + (diagonal() ? all : classes), T(0));
+    if (wants_log_variance(g)) std::fill(g.log_variance, g.log_variance + log_variance_size(shape_), T(0));
     if (g.log_prior != nullptr) std::fill(g.log_prior, g.log_prior + classes, T(0));
   }
 
@@ -646,5 +646,27 @@ class host_driver {
   operand_kind held_kind_ = operand_kind::none;
   std::int64_t held_begin_ = 0, held_count_ = 0;
 };
+
+// The three ways into the driver, and all that a program has to compile of it: a large one declares them
+// `extern template` in its files and instantiates them in one (tests/support/instantiated.hpp does).
+
+template <class T, class Threads>
+void run_loss(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+              const T* features, label_reader labels, const T* read_state, const T* upstream,
+              const loss_result<T>& result, const gradients<T, T>& gradient, const workspace& w) {
+  host_driver<T, Threads>(plan, s, m, features, w).loss(o, labels, read_state, upstream, result, gradient);
+}
+
+template <class T, class Threads>
+void run_logits(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+                const T* features, label_reader labels, T* out, const workspace& w) {
+  host_driver<T, Threads>(plan, s, m, features, w).logits(o, labels, out);
+}
+
+template <class T, class Threads>
+void run_score(const host_plan& plan, const shape& s, const mixture<T>& m, const T* features,
+               const score_result<T>& result, const workspace& w) {
+  host_driver<T, Threads>(plan, s, m, features, w).score(result);
+}
 
 }  // namespace lgm::detail

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+
+// Trains one network with a softmax head and with an L-GM head and compares the two. --help lists the
+// options.
+
+#include <fmt/format.h>
+
+#include <Eigen/Core>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "feature_plot.hpp"
+#include "foreign.hpp"
+#include "gnuplot.hpp"
+#include "heads.hpp"
+#include "idx.hpp"
+#include "likelihood_plot.hpp"
+#include "options.hpp"
+#include "report.hpp"
+#include "training.hpp"
+#include "workers.hpp"
+
+namespace trainer {
+namespace {
+
+std::vector<std::string> class_names(const options& chosen, std::int64_t classes) {
+  if (chosen.data == fashion_mnist_directory && classes == 10) {
+    return {"0 T-shirt/top", "1 trouser", "2 pullover", "3 dress", "4 coat",
+            "5 sandal",      "6 shirt",   "7 sneaker",  "8 bag",   "9 ankle boot"};
+  }
+  std::vector<std::string> names;
+  for (std::int64_t k = 0; k < classes; ++k) names.push_back(fmt::format("class {}", k));
+  return names;
+}
+
+data_set load_data(const options& chosen) {
+  data_set data = load_data_set(chosen.data);
+  if (chosen.train_limit > 0 && chosen.train_limit < data.train.count()) {
+    data.train.images.resize(static_cast<std::size_t>(chosen.train_limit * data.train.pixels()));
+    data.train.labels.resize(static_cast<std::size_t>(chosen.train_limit));
+  }
+  return data;
+}
+
+void make_directory(const std::filesystem::path& directory) {
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error || !std::filesystem::is_directory(directory, error)) {
+    throw std::runtime_error(directory.string() + ": cannot be created as a directory");
+  }
+}
+
+// Everything that the trainings of a run share.
+struct workbench {
+  const options& chosen;
+  const data_set& data;
+  workers team;
+  input_scaling scaling;
+  std::vector<std::uint8_t> noise, shuffled;
+
+  workbench(const options& the_options, const data_set& the_data)
+      : chosen(the_options),
+        data(the_data),
+        team(the_options.threads),
+        scaling(the_data.train.images),
+        noise(noise_images(the_data.test.images, 1)),
+        shuffled(shuffled_images(the_data.test.images, the_data.test.pixels(), 1)) {}
+};
+
+struct pictures {
+  std::vector<feature_panel> features;
+  std::vector<likelihood_panel> likelihood;
+};
+
+// Trains one head with one seed. Adds a panel to each picture if there are any.
+template <class Head, class MakeHead>
+head_result run_head(workbench& bench, const head_results& head, std::uint64_t seed, MakeHead make_head,
+                     pictures* drawn) {
+  const options& chosen = bench.chosen;
+  const image_set& test = bench.data.test;
+  const std::vector<std::int64_t> widths{test.pixels(), 512, 256, chosen.dims};
+  // Three streams of random numbers a seed: network, head, order. Both heads get the same.
+  model<Head> trained(widths, chosen.batch, 3 * seed, bench.team, bench.scaling,
+                      [&](std::int64_t max_samples) { return make_head(max_samples, 3 * seed + 1); });
+
+  progress shown(head.name, chosen.epochs, bench.data.train.count());
+  head_result result;
+  result.seed = seed;
+  result.record =
+      trained.train(bench.data.train, {chosen.epochs, chosen.batch, chosen.lr, 3 * seed + 2}, shown);
+  result.epoch_seconds = result.record.seconds / static_cast<double>(chosen.epochs);
+  result.train = trained.evaluate(bench.data.train);
+  result.test = trained.evaluate(test);
+
+  std::vector<float> inside = trained.confidence(test.images);
+  std::vector<float> noise = trained.confidence(bench.noise), shuffled = trained.confidence(bench.shuffled);
+  result.noise_auroc = auroc(inside, noise);
+  result.shuffled_auroc = auroc(inside, shuffled);
+  if (drawn == nullptr) return result;
+
+  const row_matrix<float> features = trained.features(test.images);
+  feature_panel panel;
+  std::string axis;
+  if constexpr (std::is_same_v<Head, lgm_head>) {
+    panel = model_panel(features, trained.head().means(), trained.head().variances());
+    axis = "log density of the features, log p(x)";
+  } else {
+    panel = measured_panel(features, test.labels, bench.data.classes);
+    axis = "log of the largest probability";
+  }
+  panel.title = fmt::format("{}: test accuracy {:.1f} %", head.name, 100 * result.test.accuracy());
+  drawn->features.push_back(std::move(panel));
+  drawn->likelihood.push_back(
+      {fmt::format("{}, {} {}", head.name, chosen.dims, chosen.dims == 1 ? "feature" : "features"),
+       axis,
+       {{"test images", std::move(inside)},
+        {fmt::format("noise, AUROC {:.3f}", result.noise_auroc), std::move(noise)},
+        {fmt::format("shuffled pixels, AUROC {:.3f}", result.shuffled_auroc), std::move(shuffled)}}});
+  return result;
+}
+
+void run(const options& chosen) {
+  require_gnuplot();
+  const data_set data = load_data(chosen);
+  make_directory(chosen.out);
+  Eigen::setNbThreads(1);  // the network's products are shared out by its workers
+
+  workbench bench(chosen, data);
+  std::vector<head_results> heads;
+  if (chosen.with_softmax()) heads.push_back({"softmax", "softmax", false, {}});
+  if (chosen.with_lgm()) heads.push_back({"lgm", "L-GM", true, {}});
+  lgm_settings settings;
+  settings.covariance = chosen.covariance;
+  settings.update_variance = chosen.update_variance;
+  settings.lambda = chosen.lambda;
+  settings.alpha = chosen.alpha;
+  settings.threads = chosen.threads;
+
+  pictures drawn;  // of the first seed
+  for (std::int64_t i = 0; i < chosen.repeat; ++i) {
+    const auto seed = static_cast<std::uint64_t>(chosen.seed + i);
+    for (head_results& head : heads) {
+      pictures* const panels = i == 0 ? &drawn : nullptr;
+      if (head.key == "lgm") {
+        const auto make = [&](std::int64_t max_samples, std::uint64_t head_seed) {
+          return lgm_head(data.classes, chosen.dims, max_samples, head_seed, settings);
+        };
+        head.runs.push_back(run_head<lgm_head>(bench, head, seed, make, panels));
+      } else {
+        const auto make = [&](std::int64_t max_samples, std::uint64_t head_seed) {
+          return softmax_head<float>(data.classes, chosen.dims, max_samples, head_seed);
+        };
+        head.runs.push_back(run_head<softmax_head<float>>(bench, head, seed, make, panels));
+      }
+    }
+  }
+
+  fmt::print("{}{}", table_text(heads), chosen.repeat > 1 ? seeds_text(heads) : "");
+  const std::filesystem::path out = chosen.out;
+  write_file(out / "results.json", results_text(chosen, data, heads));
+  draw_features(out, drawn.features, data.test.labels, class_names(chosen, data.classes));
+  draw_likelihood(out, drawn.likelihood);
+  fmt::print("\nwritten: {}, {}, {}\n", (out / "results.json").string(), (out / "features.png").string(),
+             (out / "likelihood.png").string());
+  if (std::fflush(stdout) != 0) throw std::runtime_error("standard output: cannot be written");
+}
+
+}  // namespace
+}  // namespace trainer
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);  // a gnuplot that stops early is an error of its own
+  try {
+    const std::optional<trainer::options> chosen = trainer::parse_options(argc, argv);
+    if (chosen) trainer::run(*chosen);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "trainer: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "workers.hpp"
+
+// The network in front of a head: dense layers with a PReLU (one slope a layer) between them, none after the
+// last.
+
+namespace trainer {
+
+template <class Scalar>
+using row_matrix = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class Scalar>
+using vector = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+template <class Scalar>
+using matrix_view = Eigen::Ref<row_matrix<Scalar>>;
+template <class Scalar>
+using const_matrix_view = Eigen::Ref<const row_matrix<Scalar>>;
+
+// Fills with uniform numbers of [-bound, bound]: the same bits for a seed with every standard library.
+template <class Scalar>
+void fill_uniform(Scalar* out, std::int64_t count, double bound, std::mt19937_64& random) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double unit = static_cast<double>(random() >> 11) * 0x1p-53;
+    out[i] = static_cast<Scalar>(bound * (2 * unit - 1));
+  }
+}
+
+// All parameters lie in one vector, so that an optimiser needs to know nothing of layers.
+template <class Scalar>
+class network {
+ public:
+  using matrix = row_matrix<Scalar>;
+
+  // widths: of the input, the hidden layers, and the features. Batches may have up to max_samples rows. The
+  // team, which must outlive the network, shares the products.
+  network(const std::vector<std::int64_t>& widths, std::int64_t max_samples, std::uint64_t seed,
+          workers& team)
+      : team_(&team) {
+    std::int64_t count = 0;
+    for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
+      layer next;
+      next.inputs = widths[i];
+      next.outputs = widths[i + 1];
+      next.is_last = i + 2 == widths.size();
+      next.weight_at = count;
+      next.bias_at = next.weight_at + next.inputs * next.outputs;
+      next.slope_at = next.bias_at + next.outputs;
+      count = next.slope_at + (next.is_last ? 0 : 1);
+      next.sum.resize(max_samples, next.outputs);
+      next.gradient.resize(max_samples, next.outputs);
+      if (!next.is_last) next.output.resize(max_samples, next.outputs);
+      layers_.push_back(std::move(next));
+    }
+    parameters_.setZero(count);
+    gradient_.setZero(count);
+
+    std::mt19937_64 random(seed);
+    for (const layer& each : layers_) {
+      const double bound = 1 / std::sqrt(static_cast<double>(each.inputs));
+      fill_uniform(parameters_.data() + each.weight_at, each.inputs * each.outputs + each.outputs, bound,
+                   random);
+      if (!each.is_last) parameters_[each.slope_at] = Scalar(0.25);
+    }
+  }
+
+  vector<Scalar>& parameters() { return parameters_; }
+  const vector<Scalar>& gradient() const { return gradient_; }
+
+  // The features [samples, dims] of an input [samples, inputs]; valid until the next call.
+  Eigen::Map<const matrix> forward(const const_matrix_view<Scalar>& input) {
+    const Eigen::Index samples = input.rows();
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      layer& now = layers_[i];
+      auto sum = now.sum.topRows(samples);
+      if (i == 0) {
+        multiply(*team_, sum, input, weight(now));
+      } else {
+        multiply(*team_, sum, layers_[i - 1].output.topRows(samples), weight(now));
+      }
+      sum.rowwise() += parameters_.segment(now.bias_at, now.outputs).transpose();
+      if (!now.is_last) {
+        const Scalar slope = parameters_[now.slope_at];
+        now.output.topRows(samples).array() = sum.array().max(Scalar(0)) + slope * sum.array().min(Scalar(0));
+      }
+    }
+    return {layers_.back().sum.data(), samples, layers_.back().outputs};
+  }
+
+  // Writes the gradient of every parameter, given that of the features of the last forward(input).
+  void backward(const const_matrix_view<Scalar>& input, const const_matrix_view<Scalar>& feature_gradient) {
+    const Eigen::Index samples = input.rows();
+    layers_.back().gradient.topRows(samples) = feature_gradient;
+    for (std::size_t i = layers_.size(); i-- > 0;) {
+      layer& now = layers_[i];
+      auto gradient = now.gradient.topRows(samples);  // of the sum; so far, that of the output
+      if (!now.is_last) {
+        const auto sum = now.sum.topRows(samples).array();
+        gradient_[now.slope_at] = (gradient.array() * sum.min(Scalar(0))).sum();
+        const Scalar slope = parameters_[now.slope_at];
+        gradient = (sum > Scalar(0)).select(gradient, slope * gradient);
+      }
+      Eigen::Map<matrix> weight_gradient(gradient_.data() + now.weight_at, now.inputs, now.outputs);
+      gradient_.segment(now.bias_at, now.outputs) = gradient.colwise().sum().transpose();
+      if (i == 0) {
+        multiply(*team_, weight_gradient, input.transpose(), gradient);
+      } else {
+        layer& before = layers_[i - 1];
+        multiply(*team_, weight_gradient, before.output.topRows(samples).transpose(), gradient);
+        multiply(*team_, before.gradient.topRows(samples), gradient, weight(now).transpose());
+      }
+    }
+  }
+
+ private:
+  struct layer {
+    std::int64_t inputs = 0, outputs = 0;
+    bool is_last = false;
+    std::int64_t weight_at = 0, bias_at = 0,
+                 slope_at = 0;     // weight [inputs, outputs], bias [outputs], slope [1]
+    matrix sum, output, gradient;  // [max_samples, outputs]
+  };
+
+  Eigen::Map<const matrix> weight(const layer& of) const {
+    return {parameters_.data() + of.weight_at, of.inputs, of.outputs};
+  }
+
+  workers* team_;
+  std::vector<layer> layers_;
+  vector<Scalar> parameters_, gradient_;
+};
+
+}  // namespace trainer

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "adam.hpp"
+#include "heads.hpp"
+#include "idx.hpp"
+#include "network.hpp"
+#include "progress.hpp"
+#include "workers.hpp"
+
+// The training loop, the same for both heads.
+
+namespace trainer {
+
+// Turns rows of an image array into the network's input: shifted and scaled to mean 0 and deviation 1 over
+// the training set's pixels.
+class input_scaling {
+ public:
+  explicit input_scaling(const std::vector<std::uint8_t>& images) {
+    std::vector<double> count(256);
+    for (const std::uint8_t value : images) count[value] += 1;
+    double mean = 0, square = 0;
+    for (std::size_t value = 0; value < count.size(); ++value) {
+      const double part = count[value] / static_cast<double>(images.size()), v = static_cast<double>(value);
+      mean += part * v;
+      square += part * v * v;
+    }
+    const double deviation = std::sqrt(std::max(square - mean * mean, 1.0));  // 1: an all but constant set
+    shift_ = static_cast<float>(mean);
+    scale_ = static_cast<float>(1 / deviation);
+  }
+
+  template <class Row>
+  void apply(const std::uint8_t* image, Row&& row) const {
+    using bytes = Eigen::Map<const Eigen::Array<std::uint8_t, 1, Eigen::Dynamic>>;
+    row = ((bytes(image, row.cols()).template cast<float>() - shift_) * scale_).matrix();
+  }
+
+ private:
+  float shift_ = 0, scale_ = 1;
+};
+
+struct training_options {
+  std::int64_t epochs = 1, batch = 1;
+  double lr = 0;
+  std::uint64_t seed = 0;
+};
+
+// Sums of batch losses, weighted by their samples.
+struct running_loss {
+  batch_loss sum;
+  std::int64_t samples = 0;
+
+  void add(const batch_loss& loss, std::int64_t count) {
+    const auto weight = static_cast<double>(count);
+    sum.total += weight * loss.total;
+    sum.classification += weight * loss.classification;
+    sum.likelihood += weight * loss.likelihood;
+    sum.correct += loss.correct;
+    samples += count;
+  }
+  batch_loss mean() const {
+    const double scale = 1 / static_cast<double>(std::max<std::int64_t>(samples, 1));
+    return {sum.total * scale, sum.classification * scale, sum.likelihood * scale, sum.correct};
+  }
+  double accuracy() const {
+    return static_cast<double>(sum.correct) / static_cast<double>(std::max<std::int64_t>(samples, 1));
+  }
+};
+
+struct training_record {
+  running_loss last_epoch;  // as trained: margin included, parameters changing
+  std::int64_t steps = 0;
+  double seconds = 0;       // of all steps
+  double head_seconds = 0;  // of which in the head and the update of its parameters
+};
+
+// Rows for one pass of inference: enough to keep the products fast, small enough for the caches.
+constexpr std::int64_t inference_batch = 512;
+
+// The network with a head on it. Buffers are allocated here, once.
+template <class Head>
+class model {
+ public:
+  // widths as network takes them; make_head(max_samples) returns the head.
+  template <class MakeHead>
+  model(const std::vector<std::int64_t>& widths, std::int64_t batch, std::uint64_t seed, workers& team,
+        const input_scaling& scaling, MakeHead make_head)
+      : team_(&team),
+        max_samples_(std::max(batch, inference_batch)),
+        network_(widths, max_samples_, seed, team),
+        head_(make_head(max_samples_)),
+        scaling_(scaling),
+        input_(max_samples_, widths.front()),
+        feature_gradient_(max_samples_, widths.back()),
+        labels_(static_cast<std::size_t>(max_samples_)) {}
+
+  const Head& head() const { return head_; }
+  std::int64_t dims() const { return feature_gradient_.cols(); }
+
+  training_record train(const image_set& data, const training_options& options, progress& shown) {
+    using clock = std::chrono::steady_clock;
+    const auto seconds_since = [](clock::time_point begin) {
+      return std::chrono::duration<double>(clock::now() - begin).count();
+    };
+    const std::int64_t steps_an_epoch = (data.count() + options.batch - 1) / options.batch;
+    const std::int64_t steps = steps_an_epoch * options.epochs;
+    adam<float> network_optimiser(network_.parameters().size(), *team_);
+    adam<float> head_optimiser(head_.parameters().size(), *team_);
+    std::vector<std::int64_t> order(static_cast<std::size_t>(data.count()));
+    std::iota(order.begin(), order.end(), 0);
+    std::mt19937_64 random(options.seed);
+
+    training_record record;
+    for (std::int64_t epoch = 0; epoch < options.epochs; ++epoch) {
+      shuffle(order, random);
+      record.last_epoch = {};
+      for (std::int64_t begin = 0; begin < data.count(); begin += options.batch) {
+        const auto step_begin = clock::now();
+        const std::int64_t samples = std::min(options.batch, data.count() - begin);
+        const auto rate = static_cast<float>(one_cycle_rate(options.lr, record.steps, steps));
+        for (std::int64_t i = 0; i < samples; ++i) {
+          load(data, order[static_cast<std::size_t>(begin + i)], i);
+        }
+        const auto input = input_.topRows(samples);
+        const auto features = network_.forward(input);
+
+        const auto head_begin = clock::now();
+        const batch_loss loss =
+            head_.train(features, labels_.data(), record.steps, feature_gradient_.topRows(samples));
+        const double head_seconds = seconds_since(head_begin);
+        if (!std::isfinite(loss.total)) {
+          throw std::runtime_error("the loss is not finite at step " + std::to_string(record.steps) +
+                                   "; a smaller --lr may help");
+        }
+        network_.backward(input, feature_gradient_.topRows(samples));
+
+        network_optimiser.step(rate, network_.gradient(), network_.parameters());
+        const auto update_begin = clock::now();
+        head_optimiser.step(rate, head_.gradient(), head_.parameters());
+        head_.constrain();
+        record.head_seconds += head_seconds + seconds_since(update_begin);
+
+        record.last_epoch.add(loss, samples);
+        ++record.steps;
+        record.seconds += seconds_since(step_begin);
+        shown.step(epoch, begin + samples, record.last_epoch.mean().total);
+      }
+      shown.end_of_epoch(epoch, record.last_epoch.mean().total, record.last_epoch.accuracy());
+    }
+    return record;
+  }
+
+  // The loss and accuracy at inference: no margin, parameters fixed.
+  running_loss evaluate(const image_set& data) {
+    running_loss result;
+    for_batches(data.images, data.pixels(), [&](std::int64_t begin, std::int64_t samples) {
+      const auto features = network_.forward(input_.topRows(samples));
+      result.add(head_.evaluate(features, data.labels.data() + begin), samples);
+    });
+    return result;
+  }
+
+  // The features of images [count, pixels].
+  row_matrix<float> features(const std::vector<std::uint8_t>& images) {
+    row_matrix<float> result(static_cast<std::int64_t>(images.size()) / input_.cols(), dims());
+    for_batches(images, input_.cols(), [&](std::int64_t begin, std::int64_t samples) {
+      result.middleRows(begin, samples) = network_.forward(input_.topRows(samples));
+    });
+    return result;
+  }
+
+  // The head's confidence in each of the images [count, pixels].
+  std::vector<float> confidence(const std::vector<std::uint8_t>& images) {
+    std::vector<float> result(images.size() / static_cast<std::size_t>(input_.cols()));
+    for_batches(images, input_.cols(), [&](std::int64_t begin, std::int64_t samples) {
+      head_.confidence(network_.forward(input_.topRows(samples)), result.data() + begin);
+    });
+    return result;
+  }
+
+ private:
+  // Fisher and Yates, written out because std::shuffle's order differs between standard libraries.
+  static void shuffle(std::vector<std::int64_t>& order, std::mt19937_64& random) {
+    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  }
+
+  void load(const image_set& data, std::int64_t from, std::int64_t to) {
+    scaling_.apply(data.images.data() + from * data.pixels(), input_.row(to));
+    labels_[static_cast<std::size_t>(to)] = data.labels[static_cast<std::size_t>(from)];
+  }
+
+  template <class Function>
+  void for_batches(const std::vector<std::uint8_t>& images, std::int64_t pixels, Function function) {
+    const std::int64_t count = static_cast<std::int64_t>(images.size()) / pixels;
+    for (std::int64_t begin = 0; begin < count; begin += inference_batch) {
+      const std::int64_t samples = std::min(inference_batch, count - begin);
+      for (std::int64_t i = 0; i < samples; ++i) {
+        scaling_.apply(images.data() + (begin + i) * pixels, input_.row(i));
+      }
+      function(begin, samples);
+    }
+  }
+
+  workers* team_;
+  std::int64_t max_samples_;
+  network<float> network_;
+  Head head_;
+  input_scaling scaling_;
+  row_matrix<float> input_, feature_gradient_;
+  std::vector<std::uint8_t> labels_;
+};
+
+}  // namespace trainer

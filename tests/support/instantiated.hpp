@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <lgm/lgm.hpp>
+
+// The host driver is most of what a file that calls the library compiles. The tests share one copy of it,
+// instantiated.cpp.
+
+namespace lgm::detail {
+
+#define LGM_TEST_INSTANTIATE(prefix, T)                                                                  \
+  prefix template void run_loss<T, host_threads>(                                                        \
+      const host_plan&, const shape&, const mixture<T>&, const loss_options<T>&, const T*, label_reader, \
+      const T*, const T*, const loss_result<T>&, const gradients<T, T>&, const workspace&);              \
+  prefix template void run_logits<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,    \
+                                                   const loss_options<T>&, const T*, label_reader, T*,   \
+                                                   const workspace&);                                    \
+  prefix template void run_score<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,     \
+                                                  const T*, const score_result<T>&, const workspace&);
+
+#if !defined(LGM_TEST_INSTANTIATING)
+LGM_TEST_INSTANTIATE(extern, float)
+LGM_TEST_INSTANTIATE(extern, double)
+#endif
+
+}  // namespace lgm::detail
