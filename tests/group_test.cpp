@@ -7,6 +7,7 @@
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/group.hpp>
+#include <limits>
 #include <vector>
 
 // Each call of a group, for one thread and for the lanes of a SIMD register, at sizes around the register's.
@@ -111,6 +112,8 @@ TEST_CASE_TEMPLATE("a packet computes what its lanes would", T, float, double) {
         CHECK(lane == doctest::Approx(std::exp(v)).epsilon(4 * std::numeric_limits<T>::epsilon()));
     }
     CHECK(largest(P(v)) == v);
+    CHECK(largest(product_or_zero(P(v), P(T(3)))) == v * T(3));
+    CHECK(largest(product_or_zero(P(T(0)), P(std::numeric_limits<T>::infinity()))) == T(0));
     CHECK(std::isnan(largest(exp_above(P(std::numeric_limits<T>::quiet_NaN()), P(bound)))));
   }
 }

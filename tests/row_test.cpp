@@ -190,12 +190,11 @@ void check_row(const Group& group) {
           CHECK(std::fabs(static_cast<real>(gradient[j]) - row.exact.feature[j]) < near * 4);
 
         // The nearest class.
-        std::vector<T> values = row.products;
-        auto held = group.hold(values.data(), classes);
-        static_cast<void>(lgm::finish_logits(group, held, row.constants, row.half_norm, -1,
-                                             -lgm::numeric<T>::infinity, row.direct(group)));
-        const auto nearest =
-            lgm::nearest_of(group, held, row.constants, row.half_norm, 100, row.direct(group));
+        std::vector<T> values = row.products, distances(size_of(classes));
+        const auto held = group.hold(values.data(), classes);
+        const auto nearest = lgm::nearest_of(group, held, row.constants, row.half_norm, 100,
+                                             row.direct(group), distances.data());
+        CHECK(values == row.products);
         std::size_t closest = 0;
         for (std::size_t k = 0; k < size_of(classes); ++k)
           if (row.exact.distance[k] < row.exact.distance[closest]) closest = k;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/formula.hpp>
@@ -85,15 +86,18 @@ struct class_constants {
 };
 
 // Where a product may be trusted: d_k expanded into norms and a product is wrong by about
-// epsilon (|x'|^2 + |mu'_k|^2) / Lambda_k. Beyond `trusted` (in units of epsilon; 1e-4 in float) a logit
-// within `near` of the row's largest is computed again from the differences.
+// epsilon (|x'| |mu'_k| + |mu'_k|^2) / Lambda_k. (|x'|^2 does not cancel by itself: where it dominates, d_k is as
+// large, and rounded no worse.) Beyond `trusted`, in units of epsilon, 1e-4 in float, a logit within `near` of the row's
+// largest is computed again from the differences.
 template <class T>
 struct cancellation {
   static constexpr T trusted = static_cast<T>(1678);
   static constexpr T near = static_cast<T>(20);
 
-  // The bound in units of epsilon.
-  LGM_HD static T bound(T half_norm, T scale, T norm) { return T(2) * half_norm * scale + norm; }
+  // The bound in units of epsilon, from |x'|^2 / 2, 1 / Lambda_k and |mu'_k|^2 / Lambda_k.
+  LGM_HD static T bound(T half_norm, T scale, T norm) {
+    return std::sqrt(T(2) * half_norm * scale * norm) + norm;
+  }
 };
 
 // Turns a row of products into logits (eq:logit, alpha = 0), in place, and returns the largest.
@@ -186,26 +190,36 @@ struct nearest_class {
   std::int64_t index = -1;
 };
 
-// The nearest class of a row of finished logits, which become distances. first_class is added to its index.
+// The nearest class of a row of products, not yet logits: priors and determinants, however large, have no say in it.
+//   row          held [n], left as it is
+//   first_class  added to the index
+//   distances    [n], scratch
 template <class Group, class Row, class T, class Direct>
-LGM_HD nearest_class<T> nearest_of(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
-                                   std::int64_t first_class, Direct direct) {
+LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const class_constants<T>& c,
+                                   T half_norm, std::int64_t first_class, Direct direct, T* distances) {
+  using detail::fused;
   using detail::largest;
-  group.for_each(row, [&](auto& l, auto k) { l = load(c.bias, k) - l; });
+  auto held = group.hold(distances, row.size);
+  const T* const products = row.data;
+  group.for_each(held, [&](auto& d, auto k) {
+    using V = std::decay_t<decltype(d)>;
+    const V norm = c.scale == nullptr ? V(half_norm) : V(half_norm) * load(c.scale, k);
+    d = fused(V(T(0.5)), load(c.norm, k), norm) - load(products, k);
+  });
   const auto value = [](auto d, auto) { return d; };
-  T least = group.reduce(row, numeric<T>::infinity, value, minimum{});
+  T least = group.reduce(held, numeric<T>::infinity, value, minimum{});
   const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
   if (worst > cancellation<T>::trusted) {
     const T threshold = least + T(2) * numeric<T>::epsilon * worst;
-    group.for_each(row, [&](auto& d, auto k) {
+    group.for_each(held, [&](auto& d, auto k) {
       if (!(-largest(-d) <= threshold)) return;
       for_lanes(d, k, [&](T& lane, std::int64_t i) {
         if (lane <= threshold) lane = direct(i);
       });
     });
-    least = group.reduce(row, numeric<T>::infinity, value, minimum{});
+    least = group.reduce(held, numeric<T>::infinity, value, minimum{});
   }
-  const std::int64_t i = group.find(row, least);
+  const std::int64_t i = group.find(held, least);
   return i < row.size ? nearest_class<T>{least, first_class + i} : nearest_class<T>{};
 }
 
@@ -242,12 +256,13 @@ LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& 
                         T* class_distance) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
-    using detail::smaller;
-    const V distance = smaller(load(c.bias, k) - l, V(std::numeric_limits<T>::max()));
+    using detail::product_or_zero;
+    const V distance = load(c.bias, k) - l;
     l = competitor_weight(l, evidence, scale);
     replace(l, k, target, T(0));
     if (class_sum != nullptr) store(class_sum, k, load(class_sum, k) + l);
-    if (class_distance != nullptr) store(class_distance, k, load(class_distance, k) + l * distance);
+    if (class_distance != nullptr)
+      store(class_distance, k, load(class_distance, k) + product_or_zero(l, distance));
   });
   if (c.scale == nullptr)
     return group.reduce(

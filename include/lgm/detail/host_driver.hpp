@@ -142,9 +142,9 @@ class host_driver {
     for_row_tiles(shape_.samples, [&] {
       for_class_tiles([&] {
         make_logits();
-        for_rows([&](std::int64_t i, std::int64_t) {
+        for_rows([&](std::int64_t i, std::int64_t part) {
+          if (nearest) gather_nearest(i, part);
           gather_evidence(i);
-          if (nearest) gather_nearest(i);
         });
       });
       for_rows([&](std::int64_t i, std::int64_t) { write_scores(result, i, log_prior_sum); });
@@ -390,11 +390,11 @@ class host_driver {
     r.evidence.merge(evidence_of(group_type{}, row, top, first_class_, find_best_));
   }
 
-  void gather_nearest(std::int64_t i) {
-    row_type row = held_row(i);
+  // Before the products of row i become logits. The sums by class are not in use: they serve as scratch.
+  void gather_nearest(std::int64_t i, std::int64_t part) {
     row_record<T>& r = b_.record[i];
-    const nearest_class<T> found =
-        nearest_of(group_type{}, row, b_.constants, r.half_norm, first_class_, direct(i));
+    const nearest_class<T> found = nearest_of(group_type{}, held_row(i), b_.constants, r.half_norm,
+                                              first_class_, direct(i), b_.class_sum + part * class_count_);
     if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
   }
 

@@ -42,6 +42,10 @@ struct packet {
     const native below = Eigen::internal::pcmp_lt(a.value, bound.value);
     return {Eigen::internal::pandnot(Eigen::internal::pexp(a.value), below), 0};
   }
+  friend packet product_or_zero(packet weight, packet v) {
+    const native is_zero = Eigen::internal::pcmp_eq(weight.value, Eigen::internal::pset1<native>(T(0)));
+    return {Eigen::internal::pandnot(Eigen::internal::pmul(weight.value, v.value), is_zero), 0};
+  }
   friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
 };
 

@@ -28,6 +28,12 @@ LGM_HD T exp_above(T v, T bound) {
   return v < bound ? T(0) : std::exp(v);
 }
 
+// weight * v, and exactly zero where the weight is, whatever v.
+template <class T>
+LGM_HD T product_or_zero(T weight, T v) {
+  return weight == T(0) ? T(0) : weight * v;
+}
+
 // The largest of a value's lanes.
 LGM_HD inline float largest(float value) { return value; }
 LGM_HD inline double largest(double value) { return value; }

@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/problem.hpp"
+#include "support/tolerance.hpp"
+
+// What a function answers to bad input, and that it then writes nothing; what it answers to empty input.
+
+namespace {
+
+using lgm::status;
+using namespace support;
+
+enum function : unsigned {
+  forward_call = 1,
+  backward_call = 2,
+  fused_call = 4,
+  margin_logits_call = 8,
+  plain_logits_call = 16,
+  score_call = 32,
+  labelled_calls = forward_call | backward_call | fused_call,
+  gradient_calls = backward_call | fused_call,
+  option_calls = labelled_calls | margin_logits_call,
+  all_calls = 63,
+};
+
+constexpr unsigned functions[] = {forward_call,       backward_call,     fused_call,
+                                  margin_logits_call, plain_logits_call, score_call};
+
+std::string name_of_function(unsigned f) {
+  switch (f) {
+    case forward_call: return "forward";
+    case backward_call: return "backward";
+    case fused_call: return "forward_backward";
+    case margin_logits_call: return "logits with labels";
+    case plain_logits_call: return "logits";
+    default: return "score";
+  }
+}
+
+// The arguments of every function, all valid, for a test to spoil one.
+template <class T>
+struct arguments {
+  problem<T> p;
+  outputs<T> out;
+  guarded<T> logits_out;
+  score_outputs<T> score_out;
+  std::vector<T> row_states;
+  scratch memory;
+
+  lgm::host_context context;
+  lgm::shape shape;
+  lgm::mixture<T> mixture;
+  lgm::loss_options<T> options;
+  const T* features;
+  const std::int64_t* labels;
+  const T* row_state;
+  const T* upstream = nullptr;
+  lgm::loss_result<T> result;
+  lgm::gradients<T, T> gradients;
+  T* logits;
+  lgm::score_result<T> scores;
+  lgm::workspace workspace;
+
+  explicit arguments(lgm::covariance covariance)
+      : p(make_problem<T>(81, make_shape(6, 4, 3, covariance), {}, {1, 1, 1, 0, 0})),
+        out(p),
+        logits_out(6, 4),
+        score_out(p.shape),
+        row_states(12, T(-1)),
+        memory(lgm::workspace_size<T, T>(context_of(1), p.shape)),
+        context(context_of(1)),
+        shape(p.shape),
+        mixture(p.mixture()),
+        options(p.options),
+        features(p.features.data()),
+        labels(p.labels.data()),
+        row_state(row_states.data()),
+        result(out.result()),
+        gradients(out.gradients()),
+        logits(logits_out.data()),
+        scores(score_out.result()),
+        workspace(memory.get()) {}
+
+  template <class L>
+  status call_with(unsigned f, const L* own_labels) {
+    switch (f) {
+      case forward_call:
+        return lgm::forward(context, shape, mixture, options, features, own_labels, result, workspace);
+      case backward_call:
+        return lgm::backward(context, shape, mixture, options, features, own_labels, row_state, upstream,
+                             gradients, workspace);
+      case fused_call:
+        return lgm::forward_backward(context, shape, mixture, options, features, own_labels, upstream, result,
+                                     gradients, workspace);
+      case margin_logits_call:
+        return lgm::logits(context, shape, mixture, options, features, own_labels, logits, workspace);
+      case plain_logits_call: return lgm::logits(context, shape, mixture, features, logits, workspace);
+      default: return lgm::score(context, shape, mixture, features, scores, workspace);
+    }
+  }
+  status call(unsigned f) { return call_with(f, labels); }
+  bool untouched() const {
+    return out.untouched() && logits_out.untouched() && score_out.untouched() && memory.intact();
+  }
+};
+
+template <class T>
+struct row {
+  std::string name;
+  unsigned functions;
+  status expected;
+  std::function<void(arguments<T>&)> spoil;
+};
+
+template <class T>
+std::vector<row<T>> table() {
+  using A = arguments<T>;
+  const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+  static const T one = 1;
+  std::vector<row<T>> rows;
+  const auto add = [&](const std::string& name, unsigned f, status expected, std::function<void(A&)> spoil) {
+    rows.push_back({name, f, expected, std::move(spoil)});
+  };
+  add("features null", all_calls, status::null_pointer, [](A& a) { a.features = nullptr; });
+  add("mean null", all_calls, status::null_pointer, [](A& a) { a.mixture.mean = nullptr; });
+  add("labels null", labelled_calls, status::null_pointer, [](A& a) { a.labels = nullptr; });
+  add("row_state null", backward_call, status::null_pointer, [](A& a) { a.row_state = nullptr; });
+  add("workspace null", all_calls, status::null_pointer, [](A& a) { a.workspace.data = nullptr; });
+  add("workspace a byte short", all_calls, status::workspace_too_small, [](A& a) { --a.workspace.bytes; });
+  add("workspace empty", all_calls, status::workspace_too_small, [](A& a) { a.workspace.bytes = 0; });
+
+  add("samples negative", all_calls, status::negative_size, [](A& a) { a.shape.samples = -1; });
+  add("classes negative", all_calls, status::negative_size, [](A& a) { a.shape.classes = -1; });
+  add("dims negative", all_calls, status::negative_size, [](A& a) { a.shape.dims = -1; });
+  add("dims most negative", all_calls, status::negative_size,
+      [](A& a) { a.shape.dims = std::numeric_limits<std::int64_t>::min(); });
+  add("threads negative", all_calls, status::negative_size, [](A& a) { a.context.threads = -1; });
+  add("sizes too large", all_calls, status::size_too_large,
+      [](A& a) { a.shape.samples = a.shape.classes = a.shape.dims = std::int64_t{1} << 40; });
+  add("largest sizes", all_calls, status::size_too_large, [](A& a) {
+    a.shape.samples = a.shape.classes = a.shape.dims = std::numeric_limits<std::int64_t>::max();
+  });
+
+  add("feature_stride small", all_calls, status::stride_too_small, [](A& a) { a.shape.feature_stride = 2; });
+  add("feature_stride negative", all_calls, status::stride_too_small,
+      [](A& a) { a.shape.feature_stride = -3; });
+  add("gradient_stride small", gradient_calls, status::stride_too_small,
+      [](A& a) { a.shape.gradient_stride = 2; });
+  add("gradient_stride negative", gradient_calls, status::stride_too_small,
+      [](A& a) { a.shape.gradient_stride = -3; });
+  add("logits_stride small", margin_logits_call | plain_logits_call, status::stride_too_small,
+      [](A& a) { a.shape.logits_stride = 3; });
+  add("logits_stride negative", margin_logits_call | plain_logits_call, status::stride_too_small,
+      [](A& a) { a.shape.logits_stride = -4; });
+
+  add("class range past the end", all_calls, status::invalid_class_range, [](A& a) {
+    a.shape.class_begin = 7;
+    a.shape.total_classes = 10;
+  });
+  add("class range before the start", all_calls, status::invalid_class_range, [](A& a) {
+    a.shape.class_begin = -1;
+    a.shape.total_classes = 10;
+  });
+  add("fewer classes in all than here", all_calls, status::invalid_class_range,
+      [](A& a) { a.shape.total_classes = 3; });
+
+  for (const T value : {T(-0.5), -infinity, infinity, nan}) {
+    add("alpha bad", option_calls, status::invalid_alpha, [=](A& a) { a.options.alpha = value; });
+    add("lambda bad", labelled_calls, status::invalid_lambda, [=](A& a) { a.options.lambda = value; });
+  }
+  for (const T value : {T(-0.5), T(1.5), nan})
+    add("label_smoothing bad", labelled_calls, status::invalid_label_smoothing,
+        [=](A& a) { a.options.label_smoothing = value; });
+  add("covariance unknown", all_calls, status::invalid_option,
+      [](A& a) { a.shape.covariance = static_cast<lgm::covariance>(7); });
+  add("reduction unknown", labelled_calls, status::invalid_option,
+      [](A& a) { a.options.reduction = static_cast<lgm::reduction>(7); });
+
+  for (const std::int64_t value :
+       {std::int64_t{-1}, std::int64_t{4}, std::int64_t{-99}, std::int64_t{1} << 40,
+        std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()})
+    for (const std::size_t at : {std::size_t{0}, std::size_t{5}})
+      add("label out of range", option_calls, status::label_out_of_range,
+          [=](A& a) { a.p.labels[at] = value; });
+
+  add("class_weight", labelled_calls, status::not_supported,
+      [](A& a) { a.options.class_weight = a.p.log_prior.data(); });
+  add("sample_weight", labelled_calls, status::not_supported,
+      [](A& a) { a.options.sample_weight = a.row_states.data(); });
+  add("normalizer", labelled_calls, status::not_supported, [](A& a) { a.options.normalizer = &one; });
+  add("label_smoothing", labelled_calls, status::not_supported,
+      [](A& a) { a.options.label_smoothing = T(0.1); });
+  add("accumulate", gradient_calls, status::not_supported, [](A& a) { a.gradients.accumulate = true; });
+  add("class shard", all_calls, status::not_supported, [](A& a) {
+    a.shape.class_begin = 2;
+    a.shape.total_classes = 10;
+  });
+  add("first class shard", all_calls, status::not_supported, [](A& a) { a.shape.total_classes = 10; });
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("valid arguments succeed", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const unsigned f : functions) {
+      arguments<T> a(covariance);
+      CAPTURE(name_of_function(f));
+      CHECK(a.call(f) == status::success);
+      CHECK_FALSE(a.untouched());
+    }
+}
+
+TEST_CASE_TEMPLATE("bad arguments have a status of their own and nothing is written", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const auto& entry : table<T>())
+      for (const unsigned f : functions) {
+        if (!(entry.functions & f)) continue;
+        arguments<T> a(covariance);
+        entry.spoil(a);
+        const status answer = a.call(f);
+        CHECK_MESSAGE(answer == entry.expected, name_of_function(f)
+                                                    << ", " << name_of(covariance) << ", " << entry.name
+                                                    << ": " << std::string(lgm::to_string(answer)));
+        CHECK_MESSAGE(a.untouched(), name_of_function(f)
+                                         << ", " << name_of(covariance) << ", " << entry.name);
+      }
+}
+
+TEST_CASE("bad arguments do not upset workspace_size") {
+  for (const auto& entry : table<float>()) {
+    arguments<float> a(lgm::covariance::diagonal);
+    entry.spoil(a);
+    // Whatever it answers, it answers: no trap, no exception. The call itself names what is wrong.
+    const volatile std::size_t bytes = lgm::workspace_size<float, float>(a.context, a.shape);
+    (void)bytes;
+  }
+}
+
+TEST_CASE_TEMPLATE("labels out of range in every type", L, std::int32_t, std::int64_t, std::uint8_t) {
+  for (const unsigned f : {forward_call, backward_call, fused_call, margin_logits_call}) {
+    CAPTURE(name_of_function(f));
+    arguments<float> a(lgm::covariance::diagonal);
+    std::vector<L> labels{0, 1, 2, 3, 0, 4};
+    CHECK(a.call_with(f, labels.data()) == status::label_out_of_range);
+    CHECK(a.untouched());
+    labels[5] = static_cast<L>(-1);  // 255 as a uint8_t
+    CHECK(a.call_with(f, labels.data()) == status::label_out_of_range);
+    CHECK(a.untouched());
+    a.options.ignore_label = static_cast<std::int64_t>(labels[5]);
+    CHECK(a.call_with(f, labels.data()) == status::success);
+  }
+}
+
+TEST_CASE("an out-of-range label is found in any tile, by any thread") {
+  const auto p = make_problem<float>(82, make_shape(300, 40, 8, lgm::covariance::identity));
+  for (const std::size_t at : {std::size_t{0}, std::size_t{150}, std::size_t{299}})
+    for (const int threads : {1, 3}) {
+      auto bad = p;
+      bad.labels[at] = 40;
+      outputs<float> out(bad);
+      CHECK(forward_backward(context_of(threads, 1 << 12), bad, out) == status::label_out_of_range);
+      CHECK(out.untouched());
+      CHECK(forward(context_of(threads, 1 << 12), bad, out.result()) == status::label_out_of_range);
+      CHECK(out.untouched());
+    }
+}
+
+TEST_CASE_TEMPLATE("a pointer that is not needed may be null", T, float, double) {
+  arguments<T> a(lgm::covariance::diagonal);
+  a.mixture.log_variance = a.mixture.log_prior = nullptr;
+  a.result = {};
+  a.gradients = {};
+  a.scores = {};
+  CHECK(a.call(forward_call) == status::success);
+  CHECK(a.call(backward_call) == status::success);
+  CHECK(a.call(fused_call) == status::success);
+  CHECK(a.call(score_call) == status::success);
+  CHECK(a.untouched());
+  a.labels = nullptr;
+  CHECK(a.call(margin_logits_call) == status::success);
+}
+
+TEST_CASE_TEMPLATE("a stride equal to the row is packed", T, float, double) {
+  arguments<T> a(lgm::covariance::diagonal), b(lgm::covariance::diagonal);
+  b.shape.feature_stride = b.shape.gradient_stride = 3;
+  b.shape.logits_stride = 4;
+  b.shape.total_classes = 4;
+  for (const unsigned f : functions) {
+    CHECK(a.call(f) == status::success);
+    CHECK(b.call(f) == status::success);
+  }
+  a.out.check_same_bits(b.out);
+  CHECK(a.logits_out.same_bits(b.logits_out));
+  a.score_out.check_same_bits(b.score_out);
+}
+
+TEST_CASE_TEMPLATE("a bad value behind alpha_at: losses are NaN, gradients zero", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (const T value : {T(-1), std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity()}) {
+        CAPTURE(name_of(covariance));
+        CAPTURE(name_of(reduction));
+        CAPTURE(static_cast<double>(value));
+        lgm::loss_options<T> options;
+        options.lambda = T(0.1);
+        options.reduction = reduction;
+        auto p = make_problem<T>(83, make_shape(14, 5, 6, covariance), options);
+        p.options.alpha_at = &value;
+        outputs<T> fused(p), apart(p);
+        REQUIRE(forward_backward(context_of(1), p, fused) == status::success);
+        REQUIRE(forward(context_of(1), p, apart.result()) == status::success);
+        REQUIRE(backward(context_of(1), p, apart.row_state.data(), apart.gradients()) == status::success);
+        for (const auto* out : {&fused, &apart}) {
+          out->check_intact();
+          for (std::size_t i = 0; i < out->total.size(); ++i) {
+            if (reduction == lgm::reduction::none && p.ignored(i)) continue;
+            CHECK(std::isnan(out->total[i]));
+            CHECK(std::isnan(out->classification[i]));
+          }
+          CHECK(out->feature.all_zero());
+          CHECK(out->mean.all_zero());
+          CHECK(out->log_variance.all_zero());
+          CHECK(out->log_prior.all_zero());
+        }
+      }
+}
+
+TEST_CASE_TEMPLATE("no samples, or all ignored: zero under sum, NaN under mean, gradients zero", T, float,
+                   double) {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (const std::int64_t samples : {0, 1, 9})
+        for (const int threads : {1, 2}) {
+          CAPTURE(name_of(covariance));
+          CAPTURE(name_of(reduction));
+          CAPTURE(samples);
+          lgm::loss_options<T> options;
+          options.alpha = T(0.2);
+          options.lambda = T(0.1);
+          options.reduction = reduction;
+          auto p = make_problem<T>(84, make_shape(samples, 4, 5, covariance), options, {1, 1, 1, 1, 0});
+          outputs<T> fused(p), apart(p);
+          const auto context = context_of(threads);
+          REQUIRE(forward_backward(context, p, fused) == status::success);
+          REQUIRE(forward(context, p, apart.result()) == status::success);
+          REQUIRE(backward(context, p, apart.row_state.data(), apart.gradients()) == status::success);
+          for (const auto* out : {&fused, &apart}) {
+            out->check_intact();
+            CHECK(out->counted[0] == 0);
+            CHECK(out->correct[0] == 0);
+            if (reduction == lgm::reduction::mean) {
+              CHECK(std::isnan(out->total[0]));
+              CHECK(std::isnan(out->classification[0]));
+              CHECK(std::isnan(out->likelihood[0]));
+            } else {
+              CHECK(out->total.all_zero());
+              CHECK(out->classification.all_zero());
+              CHECK(out->likelihood.all_zero());
+            }
+            CHECK(out->log_evidence.all_zero());
+            CHECK(out->feature.all_zero());
+            CHECK(out->mean.all_zero());
+            CHECK(out->log_variance.all_zero());
+            CHECK(out->log_prior.all_zero());
+          }
+        }
+}
+
+TEST_CASE_TEMPLATE("no samples need no arrays of samples", T, float, double) {
+  arguments<T> a(lgm::covariance::diagonal);
+  a.shape.samples = 0;
+  a.features = nullptr;
+  a.labels = nullptr;
+  a.row_state = nullptr;
+  a.result.row_state = a.result.log_evidence = nullptr;
+  a.gradients.feature = nullptr;
+  a.options.reduction = lgm::reduction::sum;
+  CHECK(a.call(forward_call) == status::success);
+  CHECK(a.out.total[0] == T(0));
+  CHECK(a.call(backward_call) == status::success);
+  CHECK(a.call(fused_call) == status::success);
+  CHECK(a.out.mean.all_zero());
+  CHECK(a.call(plain_logits_call) == status::success);
+  CHECK(a.logits_out.untouched());
+  CHECK(a.call(score_call) == status::success);
+  CHECK(a.score_out.untouched());
+}
+
+TEST_CASE_TEMPLATE("no classes, no dimensions", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions) {
+      CAPTURE(name_of(covariance));
+      lgm::loss_options<T> options;
+      options.alpha = T(0.2);
+      options.lambda = T(0.1);
+      options.reduction = reduction;
+      // Without classes every label must be the ignored one.
+      auto none = make_problem<T>(85, make_shape(5, 0, 3, covariance), options);
+      outputs<T> out(none);
+      REQUIRE(forward_backward(context_of(1), none, out) == status::success);
+      out.check_intact();
+      CHECK(out.feature.all_zero());
+      CHECK(out.counted[0] == 0);
+      none.labels[2] = 0;
+      outputs<T> refused(none);
+      CHECK(forward_backward(context_of(1), none, refused) == status::label_out_of_range);
+      CHECK(refused.untouched());
+      // Without dimensions only the priors speak.
+      const auto flat = make_problem<T>(86, make_shape(5, 3, 0, covariance), options);
+      outputs<T> priors(flat);
+      REQUIRE(forward_backward(context_of(1), flat, priors) == status::success);
+      priors.check_intact();
+      check_all(flat, priors);
+    }
+}
+
+TEST_CASE_TEMPLATE("updates: bad arguments", T, float, double) {
+  const lgm::shape good = make_shape(0, 3, 2, lgm::covariance::diagonal);
+  const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
+  std::vector<T> slope(6, T(1));
+  struct step_arguments {
+    lgm::host_context context = context_of(1);
+    lgm::shape shape;
+    lgm::sgd_options<T> options;
+    lgm::gradients<T, T> gradients;
+    lgm::parameters<T> momentum, parameters;
+  };
+  struct entry {
+    std::string name;
+    status expected;
+    std::function<void(step_arguments&)> spoil;
+  };
+  std::vector<entry> entries{
+      {"classes negative", status::negative_size, [](step_arguments& a) { a.shape.classes = -1; }},
+      {"dims negative", status::negative_size, [](step_arguments& a) { a.shape.dims = -1; }},
+      {"threads negative", status::negative_size, [](step_arguments& a) { a.context.threads = -2; }},
+      {"sizes too large", status::size_too_large,
+       [](step_arguments& a) { a.shape.classes = a.shape.dims = std::int64_t{1} << 40; }},
+      {"momentum one", status::invalid_option, [](step_arguments& a) { a.options.momentum = T(1); }},
+      {"bounds crossed", status::invalid_option,
+       [](step_arguments& a) {
+         a.options.min_log_variance = T(1);
+         a.options.max_log_variance = T(-1);
+       }},
+      {"bound NaN", status::invalid_option, [=](step_arguments& a) { a.options.min_log_variance = nan; }},
+      {"momentum buffer null", status::null_pointer, [](step_arguments& a) { a.momentum.mean = nullptr; }},
+      {"covariance unknown", status::invalid_option,
+       [](step_arguments& a) { a.shape.covariance = static_cast<lgm::covariance>(9); }},
+      {"class range bad", status::invalid_class_range,
+       [](step_arguments& a) {
+         a.shape.class_begin = 2;
+         a.shape.total_classes = 4;
+       }},
+  };
+  for (const T value : {T(-1), nan, infinity}) {
+    entries.push_back(
+        {"mean_rate", status::invalid_option, [=](step_arguments& a) { a.options.mean_rate = value; }});
+    entries.push_back({"log_variance_rate", status::invalid_option,
+                       [=](step_arguments& a) { a.options.log_variance_rate = value; }});
+    entries.push_back({"log_prior_rate", status::invalid_option,
+                       [=](step_arguments& a) { a.options.log_prior_rate = value; }});
+    entries.push_back(
+        {"momentum", status::invalid_option, [=](step_arguments& a) { a.options.momentum = value; }});
+    entries.push_back(
+        {"weight_decay", status::invalid_option, [=](step_arguments& a) { a.options.weight_decay = value; }});
+  }
+  for (const auto& e : entries) {
+    guarded<T> mean(3, 2), log_variance(3, 2), log_prior(3), v_mean(3, 2), v_log_variance(3, 2),
+        v_log_prior(3);
+    step_arguments a;
+    a.shape = good;
+    a.options.mean_rate = a.options.log_variance_rate = a.options.log_prior_rate = T(0.1);
+    a.options.momentum = T(0.5);
+    a.gradients.mean = a.gradients.log_variance = a.gradients.log_prior = slope.data();
+    a.momentum = {v_mean.data(), v_log_variance.data(), v_log_prior.data()};
+    a.parameters = {mean.data(), log_variance.data(), log_prior.data()};
+    e.spoil(a);
+    const status answer = lgm::sgd_step(a.context, a.shape, a.options, a.gradients, a.momentum, a.parameters);
+    CHECK_MESSAGE(answer == e.expected, e.name << ": " << std::string(lgm::to_string(answer)));
+    CHECK_MESSAGE((mean.untouched() && log_variance.untouched() && log_prior.untouched() &&
+                   v_mean.untouched() && v_log_variance.untouched() && v_log_prior.untouched()),
+                  e.name);
+  }
+
+  guarded<T> mean(3, 2);
+  lgm::shape bad = good;
+  bad.classes = -1;
+  CHECK(lgm::initialize_means(context_of(1), bad, 1, T(1), lgm::parameters<T>{mean.data()}) ==
+        status::negative_size);
+  bad = good;
+  bad.dims = -1;
+  CHECK(lgm::initialize_means(context_of(1), bad, 1, T(1), lgm::parameters<T>{mean.data()}) ==
+        status::negative_size);
+  bad.dims = bad.classes = std::int64_t{1} << 40;
+  CHECK(lgm::initialize_means(context_of(1), bad, 1, T(1), lgm::parameters<T>{mean.data()}) ==
+        status::size_too_large);
+  CHECK(mean.untouched());
+}
