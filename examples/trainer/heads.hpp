@@ -148,12 +148,10 @@ class lgm_head {
     shape_.dims = dims;
     shape_.samples = max_samples;
     shape_.covariance = settings.covariance;
-    variance_count_ = settings.covariance == lgm::covariance::identity    ? 0
-                      : settings.covariance == lgm::covariance::spherical ? classes
-                                                                          : classes * dims;
+    variance_count_ = lgm::log_variance_size(shape_);
     parameters_.setZero(mean_count_ + variance_count_);
     gradient_.setZero(mean_count_ + variance_count_);
-    memory_.resize(lgm::workspace_size<float, float>(context_, shape_));
+    memory_.resize(lgm::workspace_size<float>(context_, shape_));
     check(lgm::initialize_means<float>(context_, shape_, seed, settings.mean_scale,
                                        {parameters_.data(), log_variance_of(parameters_)}));
   }
