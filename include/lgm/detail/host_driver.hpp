@@ -9,6 +9,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/direct.hpp>
 #include <lgm/detail/gemm.hpp>
+#include <lgm/detail/host_operands.hpp>
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
@@ -41,10 +42,14 @@ class host_driver {
  public:
   host_driver(const host_plan& plan, const shape& s, const mixture<T>& m, const T* features,
               const workspace& w)
-      : plan_(plan), shape_(s), mixture_(m), features_(features), arena_(w), b_(arena_, plan, s) {
+      : plan_(plan),
+        shape_(s),
+        mixture_(m),
+        features_(features),
+        arena_(w),
+        b_(arena_, plan, s),
+        operands_(plan_, shape_, mixture_, b_) {
     stride_ = stride_or(s.feature_stride, s.dims);
-    uniform_log_prior_ = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
-    centre();
   }
 
   // Losses, gradients or both. With read_state null the losses' evidence is gathered here; else it is what an
@@ -155,16 +160,10 @@ class host_driver {
   using group_type = packet_group<T>;
   using row_type = typename group_type::row;
 
-  // Which operand of the products is at hand; two are the same but for a diagonal covariance.
-  enum class operand_kind { none, logits, gradient };
-
   struct loss_sums {
     double total = 0, classification = 0, likelihood = 0;
     std::int64_t correct = 0;
   };
-
-  // A parallel step is worth its start from about this many multiply-adds.
-  static constexpr std::int64_t grain = std::int64_t(1) << 17;
 
   bool diagonal() const { return shape_.covariance == covariance::diagonal; }
   bool wants_log_variance(const gradients<T, T>& g) const {
@@ -173,7 +172,6 @@ class host_driver {
   bool wants_parameters(const gradients<T, T>& g) const {
     return g.mean != nullptr || g.log_prior != nullptr || wants_log_variance(g);
   }
-  int threads_for(std::int64_t work) const { return work < 2 * grain ? 1 : plan_.threads; }
 
   // Row i of the tile, in its several forms.
   const T* features(std::int64_t i) const { return features_ + (first_row_ + i) * stride_; }
@@ -185,38 +183,17 @@ class host_driver {
   }
 
   class_parameters<T> parameters_of(std::int64_t k) const { return {shape_, mixture_, k}; }
-  T log_prior(std::int64_t k) const {
-    return mixture_.log_prior != nullptr ? mixture_.log_prior[k] : uniform_log_prior_;
-  }
+  T log_prior(std::int64_t k) const { return operands_.log_prior(k); }
   // The target's index in the class tile, -1 where it is not there.
   std::int64_t local_target(std::int64_t i) const {
     const std::int64_t z = b_.target[i] - first_class_;
     return b_.target[i] >= 0 && z >= 0 && z < class_count_ ? z : -1;
   }
 
-  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the
-  // products.
-  void centre() {
-    const std::int64_t dims = shape_.dims, columns = 8 * packet<T>::size;
-    const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
-    parallel_for<Threads>(
-        threads_for(shape_.classes * dims), (dims + columns - 1) / columns, [&](std::int64_t part, int) {
-          const std::int64_t first = part * columns;
-          T* out = b_.offset + first;
-          const group_type group;
-          const std::int64_t n = std::min(columns, dims - first);
-          std::fill(out, out + n, T(0));
-          for (std::int64_t k = 0; k < shape_.classes; ++k) {
-            const T* mean = mixture_.mean + k * dims + first;
-            group.for_each(
-                n, [&](auto j) { store(out, j, fused(packet<T>(share), load(mean, j), load(out, j))); });
-          }
-        });
-  }
-
   // Visits the row tiles, each with its rows prepared, and within one the class tiles.
   template <class F>
   void for_row_tiles(std::int64_t samples, F f) {
+    if (samples > 0) operands_.centre();
     for (first_row_ = 0; first_row_ < samples; first_row_ += plan_.rows) {
       row_count_ = std::min(plan_.rows, samples - first_row_);
       prepare_rows();
@@ -235,7 +212,7 @@ class host_driver {
 
   // f(i, part) for the rows of the tile. One thread visits the rows of a part, in order; the parts depend on
   // the plan alone.
-  std::int64_t row_parts() const { return threads_for(row_count_ * (plan_.classes + shape_.dims) * 8); }
+  std::int64_t row_parts() const { return plan_.threads_for(row_count_ * (plan_.classes + shape_.dims) * 8); }
   template <class F>
   void for_rows(F f) {
     const std::int64_t parts = row_parts();
@@ -266,67 +243,6 @@ class host_driver {
     });
   }
 
-  // Makes the operands of classes [begin, begin + count) of the class tile, and their constants.
-  void prepare_operand(operand_kind kind, std::int64_t begin, std::int64_t count) {
-    if (!diagonal()) kind = operand_kind::logits;
-    if (held_kind_ == kind && held_begin_ == first_class_ + begin && held_count_ == count) return;
-    const std::int64_t dims = shape_.dims,
-                       part = std::max<std::int64_t>(grain / (8 * std::max<std::int64_t>(dims, 1)), 1);
-    parallel_for<Threads>(threads_for(8 * count * dims), (count + part - 1) / part,
-                          [&](std::int64_t task, int) {
-                            for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
-                              if (kind == operand_kind::gradient)
-                                prepare_gradient_operand(begin, c, count);
-                              else
-                                prepare_logits_operand(begin, c);
-                            }
-                          });
-    held_kind_ = kind;
-    held_begin_ = first_class_ + begin;
-    held_count_ = count;
-  }
-
-  void prepare_logits_operand(std::int64_t begin, std::int64_t c) {
-    const group_type group;
-    const std::int64_t dims = shape_.dims, k = first_class_ + begin + c;
-    const class_parameters<T> p = parameters_of(k);
-    class_constants<T>& constants = b_.constants;
-    const T bias = log_prior(k) - half_log_det(group, dims, p);
-    constants.bias[begin + c] = constants.offset[begin + c] = bias;
-    if (!diagonal()) {
-      const T scale = p.log_variance != nullptr ? inverse_variance(*p.log_variance) : T(1);
-      const T norm = centre_class(group, dims, p, b_.offset, scale, b_.operand + c * dims);
-      constants.norm[begin + c] = norm;
-      constants.offset[begin + c] = bias - T(0.5) * norm;
-      if (constants.scale != nullptr) constants.scale[begin + c] = scale;
-      return;
-    }
-    constants.norm[begin + c] = 0;
-    group.for_each(dims, [&](auto j) {
-      packet<T> inverse(T(1));
-      if (p.log_variance != nullptr) inverse = inverse_deviation(load(p.log_variance, j));
-      packet<T> shift = (load(p.mean, j) - load(b_.offset, j)) * inverse;
-      for_lanes(inverse, j, [&](T& lane, std::int64_t i) {
-        interleaved_classes<T>::at(b_.operand, dims, c, i)[0] = lane;
-      });
-      for_lanes(shift, j, [&](T& lane, std::int64_t i) {
-        interleaved_classes<T>::at(b_.operand, dims, c, i)[interleaved_classes<T>::width] = lane;
-      });
-    });
-  }
-
-  void prepare_gradient_operand(std::int64_t begin, std::int64_t c, std::int64_t count) {
-    const std::int64_t dims = shape_.dims;
-    const class_parameters<T> p = parameters_of(first_class_ + begin + c);
-    group_type{}.for_each(dims, [&](auto j) {
-      packet<T> inverse(T(1));
-      if (p.log_variance != nullptr) inverse = inverse_variance(load(p.log_variance, j));
-      T* out = interleaved_dims<T>::at(b_.operand, count, c, j.first);
-      inverse.store(out);
-      ((load(p.mean, j) - load(b_.offset, j)) * inverse).store(out + packet<T>::size);
-    });
-  }
-
   // f(begin, count) for the parts of the class tile whose operands are at hand at once.
   template <class F>
   void for_operands(F f) {
@@ -338,11 +254,12 @@ class host_driver {
   void make_logits() {
     const std::int64_t dims = shape_.dims;
     for_operands([&](std::int64_t begin, std::int64_t count) {
-      prepare_operand(operand_kind::logits, begin, count);
+      operands_.prepare(operand_kind::logits, first_class_, begin, count);
       const std::int64_t rows = row_block(count), row_tasks = (row_count_ + rows - 1) / rows;
       const std::int64_t class_tasks = (count + plan_.block - 1) / plan_.block;
       parallel_for<Threads>(
-          threads_for(row_count_ * count * dims), row_tasks * class_tasks, [&](std::int64_t task, int slot) {
+          plan_.threads_for(row_count_ * count * dims), row_tasks * class_tasks,
+          [&](std::int64_t task, int slot) {
             const std::int64_t i = task % row_tasks * rows, n = std::min(rows, row_count_ - i);
             const std::int64_t c = task / row_tasks * plan_.block, m = std::min(plan_.block, count - c);
             T* out = tile_row(i) + begin + c;
@@ -363,7 +280,7 @@ class host_driver {
 
   // Rows in a task of a product with `classes` classes: enough tasks for all threads, none too small.
   std::int64_t row_block(std::int64_t classes) const {
-    const std::int64_t least = grain / std::max<std::int64_t>(classes * shape_.dims, 1) + 1;
+    const std::int64_t least = plan_.grain / std::max<std::int64_t>(classes * shape_.dims, 1) + 1;
     const std::int64_t even = (row_count_ + 2 * plan_.threads - 1) / (2 * plan_.threads);
     return std::min(row_count_, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
   }
@@ -489,12 +406,12 @@ class host_driver {
     for_operands([&](std::int64_t begin, std::int64_t count) {
       std::int64_t rows = 1, row_tasks = 0, class_tasks = 0;
       if (gradient.feature != nullptr) {
-        prepare_operand(operand_kind::gradient, begin, count);
+        operands_.prepare(operand_kind::gradient, first_class_, begin, count);
         rows = row_block(count);
         row_tasks = (row_count_ + rows - 1) / rows;
       }
       if (wants_parameters(gradient)) class_tasks = (count + plan_.block - 1) / plan_.block;
-      parallel_for<Threads>(threads_for(row_count_ * count * shape_.dims), row_tasks + class_tasks,
+      parallel_for<Threads>(plan_.threads_for(row_count_ * count * shape_.dims), row_tasks + class_tasks,
                             [&](std::int64_t task, int slot) {
                               if (task < row_tasks) {
                                 const std::int64_t i = task * rows;
@@ -624,9 +541,9 @@ class host_driver {
   const mixture<T> mixture_;
   const T* const features_;
   std::int64_t stride_;
-  T uniform_log_prior_;
   arena arena_;
   host_buffers<T> b_;
+  host_operands<T, Threads> operands_;
 
   // The call.
   loss_options<T> options_;
@@ -641,10 +558,6 @@ class host_driver {
   std::int64_t first_row_ = 0, row_count_ = 0, first_class_ = 0, class_count_ = 0;
   T* tile_ = nullptr;
   std::int64_t tile_stride_ = 0;
-
-  // The classes whose operands the buffer holds.
-  operand_kind held_kind_ = operand_kind::none;
-  std::int64_t held_begin_ = 0, held_count_ = 0;
 };
 
 // The three ways into the driver, and all that a program has to compile of it: a large one declares them

@@ -27,6 +27,10 @@ struct host_plan {
   // are cut as well.
   static constexpr std::int64_t useful_rows = 128, enough_rows = 1024;
 
+  // A parallel step is worth its start from about this many multiply-adds.
+  static constexpr std::int64_t grain = std::int64_t(1) << 17;
+  int threads_for(std::int64_t work) const { return work < 2 * grain ? 1 : threads; }
+
   template <class T>
   static host_plan make(const shape& s, int threads, std::size_t tile_bytes);
 };

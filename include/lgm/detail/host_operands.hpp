@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/direct.hpp>
+#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/parallel.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+namespace lgm::detail {
+
+// Which operand of the products is at hand; the two are the same but for a diagonal covariance.
+enum class operand_kind { none, logits, gradient };
+
+// The classes' side of the products: what the means and variances of a range of classes become before features or
+// weights are multiplied with them.
+template <class T, class Threads>
+class host_operands {
+ public:
+  host_operands(const host_plan& plan, const shape& s, const mixture<T>& m, host_buffers<T>& buffers)
+      : plan_(plan), shape_(s), mixture_(m), b_(buffers) {
+    uniform_log_prior_ = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
+  }
+
+  T log_prior(std::int64_t k) const {
+    return mixture_.log_prior != nullptr ? mixture_.log_prior[k] : uniform_log_prior_;
+  }
+
+  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the
+  // products.
+  void centre() {
+    const std::int64_t dims = shape_.dims, columns = 8 * packet<T>::size;
+    const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
+    parallel_for<Threads>(plan_.threads_for(shape_.classes * dims), (dims + columns - 1) / columns,
+                          [&](std::int64_t part, int) {
+                            const std::int64_t first = part * columns;
+                            T* out = b_.offset + first;
+                            const group_type group;
+                            const std::int64_t n = std::min(columns, dims - first);
+                            std::fill(out, out + n, T(0));
+                            for (std::int64_t k = 0; k < shape_.classes; ++k) {
+                              const T* mean = mixture_.mean + k * dims + first;
+                              group.for_each(n, [&](auto j) {
+                                store(out, j, fused(packet<T>(share), load(mean, j), load(out, j)));
+                              });
+                            }
+                          });
+  }
+
+  // Makes the operand of classes [begin, begin + count) of the class tile that starts with first_class, and for the
+  // logits their constants, unless it is what the buffer holds.
+  void prepare(operand_kind kind, std::int64_t first_class, std::int64_t begin, std::int64_t count) {
+    if (!diagonal()) kind = operand_kind::logits;
+    if (held_kind_ == kind && held_begin_ == first_class + begin && held_count_ == count) return;
+    const std::int64_t dims = shape_.dims,
+                       part = std::max<std::int64_t>(plan_.grain / (8 * std::max<std::int64_t>(dims, 1)), 1);
+    parallel_for<Threads>(plan_.threads_for(8 * count * dims), (count + part - 1) / part,
+                          [&](std::int64_t task, int) {
+                            for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
+                              if (kind == operand_kind::gradient)
+                                prepare_gradient(first_class + begin + c, c, count);
+                              else
+                                prepare_logits(first_class + begin + c, begin, c);
+                            }
+                          });
+    held_kind_ = kind;
+    held_begin_ = first_class + begin;
+    held_count_ = count;
+  }
+
+ private:
+  using group_type = packet_group<T>;
+
+  bool diagonal() const { return shape_.covariance == covariance::diagonal; }
+
+  // Class k, which is the c-th of the operand and the (begin + c)-th of the tile.
+  void prepare_logits(std::int64_t k, std::int64_t begin, std::int64_t c) {
+    const group_type group;
+    const std::int64_t dims = shape_.dims;
+    const class_parameters<T> p(shape_, mixture_, k);
+    class_constants<T>& constants = b_.constants;
+    const T bias = log_prior(k) - half_log_det(group, dims, p);
+    constants.bias[begin + c] = constants.offset[begin + c] = bias;
+    if (!diagonal()) {
+      const T scale = p.log_variance != nullptr ? inverse_variance(*p.log_variance) : T(1);
+      const T norm = centre_class(group, dims, p, b_.offset, scale, b_.operand + c * dims);
+      constants.norm[begin + c] = norm;
+      constants.offset[begin + c] = bias - T(0.5) * norm;
+      if (constants.scale != nullptr) constants.scale[begin + c] = scale;
+      return;
+    }
+    constants.norm[begin + c] = 0;
+    group.for_each(dims, [&](auto j) {
+      packet<T> inverse(T(1));
+      if (p.log_variance != nullptr) inverse = inverse_deviation(load(p.log_variance, j));
+      packet<T> shift = (load(p.mean, j) - load(b_.offset, j)) * inverse;
+      for_lanes(inverse, j, [&](T& lane, std::int64_t i) {
+        interleaved_classes<T>::at(b_.operand, dims, c, i)[0] = lane;
+      });
+      for_lanes(shift, j, [&](T& lane, std::int64_t i) {
+        interleaved_classes<T>::at(b_.operand, dims, c, i)[interleaved_classes<T>::width] = lane;
+      });
+    });
+  }
+
+  void prepare_gradient(std::int64_t k, std::int64_t c, std::int64_t count) {
+    const std::int64_t dims = shape_.dims;
+    const class_parameters<T> p(shape_, mixture_, k);
+    group_type{}.for_each(dims, [&](auto j) {
+      packet<T> inverse(T(1));
+      if (p.log_variance != nullptr) inverse = inverse_variance(load(p.log_variance, j));
+      T* out = interleaved_dims<T>::at(b_.operand, count, c, j.first);
+      inverse.store(out);
+      ((load(p.mean, j) - load(b_.offset, j)) * inverse).store(out + packet<T>::size);
+    });
+  }
+
+  const host_plan& plan_;
+  const shape& shape_;
+  const mixture<T>& mixture_;
+  host_buffers<T>& b_;
+  T uniform_log_prior_;
+
+  // The classes whose operand the buffer holds.
+  operand_kind held_kind_ = operand_kind::none;
+  std::int64_t held_begin_ = 0, held_count_ = 0;
+};
+
+}  // namespace lgm::detail
