@@ -104,12 +104,14 @@ demo() {
   if [[ -n $pictures ]]; then printf '\nPictures:\n%s\n' "$pictures"; fi
 }
 
-# ---- test: stages, each with its log in build/ci and its seconds in the table at the end ----
+# ---- test: stages, each with its log in build/ci and its minutes in the table at the end ----
 
 stage_names=()
 stage_results=()
 stage_seconds=()
 failures=0
+
+minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
 # stage NAME COMMAND...: runs it and says how it went; false when it failed.
 stage() {
@@ -161,11 +163,11 @@ run_tests() {
   done
 
   local i
-  printf '\n%-14s %-7s %8s\n' stage result seconds
+  printf '\n%-14s %-7s %8s\n' stage result min:s
   for i in "${!stage_names[@]}"; do
-    printf '%-14s %-7s %8d\n' "${stage_names[i]}" "${stage_results[i]}" "${stage_seconds[i]}"
+    printf '%-14s %-7s %8s\n' "${stage_names[i]}" "${stage_results[i]}" "$(minutes "${stage_seconds[i]}")"
   done
-  printf '%-14s %-7s %8d\n' all "$( ((failures)) && echo FAILED || echo ok)" "$SECONDS"
+  printf '%-14s %-7s %8s\n' all "$( ((failures)) && echo FAILED || echo ok)" "$(minutes "$SECONDS")"
   ((failures == 0))
 }
 
