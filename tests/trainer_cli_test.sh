@@ -4,6 +4,8 @@
 # The trainer as a command: bash trainer_cli_test.sh PATH_OF_TRAINER
 
 set -u
+# The plainest locale, as on a bare machine.
+export LC_ALL=C
 trainer=$(realpath "$1")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

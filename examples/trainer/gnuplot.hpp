@@ -49,7 +49,8 @@ inline void draw_picture(const std::filesystem::path& directory, const std::stri
   std::error_code ignored;
   std::filesystem::remove(picture, ignored);
 
-  std::FILE* pipe = popen("gnuplot", "w");
+  // A locale that every system has: in the plain one gnuplot warns that it knows no degree sign.
+  std::FILE* pipe = popen("LC_ALL=C.UTF-8 gnuplot", "w");
   if (pipe == nullptr) throw std::runtime_error("gnuplot: cannot be started");
   fmt::print(pipe, "cd {}\n{}", quoted(directory.string()), whole);
   const bool succeeded = pclose(pipe) == 0;

@@ -141,15 +141,17 @@ class host_driver {
   }
 
   void score(const score_result<T>& result) {
-    find_best_ = true;
-    const T log_prior_sum = result.log_mixture != nullptr ? log_sum_of_priors() : T(0);
+    find_best_ = result.predicted != nullptr || result.posterior != nullptr ||
+                 result.log_density != nullptr || result.squared_mahalanobis != nullptr;
+    const bool gather = find_best_ || result.log_mixture != nullptr;
     const bool nearest = result.nearest_squared_mahalanobis != nullptr;
-    for_row_tiles(shape_.samples, [&] {
+    const T log_prior_sum = result.log_mixture != nullptr ? log_sum_of_priors() : T(0);
+    for_row_tiles(gather || nearest ? shape_.samples : 0, [&] {
       for_class_tiles([&] {
         make_logits();
         for_rows([&](std::int64_t i, std::int64_t part) {
           if (nearest) gather_nearest(i, part);
-          gather_evidence(i);
+          if (gather) gather_evidence(i);
         });
       });
       for_rows([&](std::int64_t i, std::int64_t) { write_scores(result, i, log_prior_sum); });
