@@ -282,9 +282,34 @@ reference::input to_reference(const problem<T>& p) {
   return in;
 }
 
+// What can be asked of a set of guarded outputs; Outputs has each(other, f), which calls f(name, buffer, other's buffer).
+template <class Outputs>
+struct guarded_outputs {
+  bool untouched() const {
+    bool all = true;
+    self().each(self(), [&](const std::string&, const auto& buffer, const auto&) {
+      all = all && buffer.untouched();
+    });
+    return all;
+  }
+  void check_intact() const {
+    self().each(self(), [&](const std::string& name, const auto& buffer, const auto&) {
+      CHECK_MESSAGE(buffer.intact(), name << " was written outside its bounds");
+    });
+  }
+  void check_same_bits(const Outputs& other) const {
+    self().each(other, [&](const std::string& name, const auto& mine, const auto& theirs) {
+      CHECK_MESSAGE(mine.same_bits(theirs), name << " differs in its bits");
+    });
+  }
+
+ private:
+  const Outputs& self() const { return static_cast<const Outputs&>(*this); }
+};
+
 // Every output of a loss, each in guarded memory of its own.
 template <class T>
-struct outputs {
+struct outputs : guarded_outputs<outputs<T>> {
   guarded<T> total, classification, likelihood, row_state, log_evidence;
   guarded<std::int64_t> counted, correct;
   guarded<T> feature, mean, log_variance, log_prior;
@@ -350,27 +375,11 @@ struct outputs {
     each_result(other, f);
     each_gradient(other, f);
   }
-  bool untouched() const {
-    bool all = true;
-    each(*this,
-         [&](const std::string&, const auto& buffer, const auto&) { all = all && buffer.untouched(); });
-    return all;
-  }
-  void check_intact() const {
-    each(*this, [&](const std::string& name, const auto& buffer, const auto&) {
-      CHECK_MESSAGE(buffer.intact(), name << " was written outside its bounds");
-    });
-  }
-  void check_same_bits(const outputs& other) const {
-    each(other, [&](const std::string& name, const auto& mine, const auto& theirs) {
-      CHECK_MESSAGE(mine.same_bits(theirs), name << " differs in its bits");
-    });
-  }
 };
 
 // Scores in guarded memory.
 template <class T>
-struct score_outputs {
+struct score_outputs : guarded_outputs<score_outputs<T>> {
   guarded<std::int64_t> predicted;
   guarded<T> posterior, log_density, log_mixture, squared_mahalanobis, nearest_squared_mahalanobis;
 
@@ -400,22 +409,6 @@ struct score_outputs {
     f("log_mixture", log_mixture, other.log_mixture);
     f("squared_mahalanobis", squared_mahalanobis, other.squared_mahalanobis);
     f("nearest_squared_mahalanobis", nearest_squared_mahalanobis, other.nearest_squared_mahalanobis);
-  }
-  bool untouched() const {
-    bool all = true;
-    each(*this,
-         [&](const std::string&, const auto& buffer, const auto&) { all = all && buffer.untouched(); });
-    return all;
-  }
-  void check_intact() const {
-    each(*this, [&](const std::string& name, const auto& buffer, const auto&) {
-      CHECK_MESSAGE(buffer.intact(), name << " was written outside its bounds");
-    });
-  }
-  void check_same_bits(const score_outputs& other) const {
-    each(other, [&](const std::string& name, const auto& mine, const auto& theirs) {
-      CHECK_MESSAGE(mine.same_bits(theirs), name << " differs in its bits");
-    });
   }
 };
 

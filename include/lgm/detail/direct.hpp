@@ -12,18 +12,18 @@
 
 namespace lgm::detail {
 
-// The operand of direct_logits: classes in groups of one packet, [groups, dims, 2, packet]: 1 / sigma and mu'
-// / sigma.
+// An operand of the loops below: pairs of numbers for each (outer, inner) index, the outer ones in groups of one packet,
+// [groups, inner, 2, packet], so that a loop over the inner index reads consecutive packets.
 template <class T>
-struct interleaved_classes {
+struct interleaved {
   static constexpr std::int64_t width = packet<T>::size;
 
-  static std::int64_t size(std::int64_t classes, std::int64_t dims) {
-    return (classes + width - 1) / width * width * dims * 2;
+  static std::int64_t size(std::int64_t outer_count, std::int64_t inner_count) {
+    return (outer_count + width - 1) / width * width * inner_count * 2;
   }
-  // The two numbers of class k, dimension j are at [0] and [width].
-  static T* at(T* operand, std::int64_t dims, std::int64_t k, std::int64_t j) {
-    return operand + ((k / width * dims + j) * 2) * width + k % width;
+  // The pair's numbers are at [0] and [width].
+  static T* at(T* operand, std::int64_t inner_count, std::int64_t outer, std::int64_t inner) {
+    return operand + (outer / width * inner_count + inner) * 2 * width + outer % width;
   }
 };
 
@@ -53,7 +53,8 @@ void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stri
   for (int r = 0; r < Rows; ++r) store(out + r * out_stride, classes, P(T(-0.5)) * total[r]);
 }
 
-// out [rows, classes] = -d_ik (eq:distance). features [rows, dims] centred; operand: interleaved_classes.
+// out [rows, classes] = -d_ik (eq:distance). features [rows, dims] centred; operand: interleaved, classes
+// by dims, 1 / sigma and mu' / sigma.
 template <class T>
 void direct_logits(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* features,
                    std::int64_t stride, const T* operand, T* out, std::int64_t out_stride) {
@@ -69,24 +70,8 @@ void direct_logits(std::int64_t rows, std::int64_t classes, std::int64_t dims, c
   });
 }
 
-// The operand of direct_feature_gradient: dims in groups of one packet, [groups, classes, 2, packet]: 1 /
-// Lambda and mu' / Lambda. It takes as much memory as interleaved_classes with the roles of classes and dims
-// exchanged.
-template <class T>
-struct interleaved_dims {
-  static constexpr std::int64_t width = packet<T>::size;
-
-  static std::int64_t size(std::int64_t classes, std::int64_t dims) {
-    return (dims + width - 1) / width * width * classes * 2;
-  }
-  // The packets of class k that begin with dimension j, a multiple of width, are at [0] and [width].
-  static T* at(T* operand, std::int64_t classes, std::int64_t k, std::int64_t j) {
-    return operand + (j / width * classes + k) * 2 * width;
-  }
-};
-
 // The classes' part of eq:grad_feature: out [rows, dims] += sum_k w_ik (x'_ij / Lambda_kj - mu'_kj /
-// Lambda_kj). weights [rows, classes]; operand: interleaved_dims.
+// Lambda_kj). weights [rows, classes]; operand: interleaved, dims by classes, 1 / Lambda and mu' / Lambda.
 template <class T>
 void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* weights,
                              std::int64_t weights_stride, const T* features, std::int64_t stride,

@@ -100,11 +100,10 @@ class host_operands {
       packet<T> inverse(T(1));
       if (p.log_variance != nullptr) inverse = inverse_deviation(load(p.log_variance, j));
       packet<T> shift = (load(p.mean, j) - load(b_.offset, j)) * inverse;
-      for_lanes(inverse, j, [&](T& lane, std::int64_t i) {
-        interleaved_classes<T>::at(b_.operand, dims, c, i)[0] = lane;
-      });
+      for_lanes(inverse, j,
+                [&](T& lane, std::int64_t i) { interleaved<T>::at(b_.operand, dims, c, i)[0] = lane; });
       for_lanes(shift, j, [&](T& lane, std::int64_t i) {
-        interleaved_classes<T>::at(b_.operand, dims, c, i)[interleaved_classes<T>::width] = lane;
+        interleaved<T>::at(b_.operand, dims, c, i)[interleaved<T>::width] = lane;
       });
     });
   }
@@ -115,7 +114,7 @@ class host_operands {
     group_type{}.for_each(dims, [&](auto j) {
       packet<T> inverse(T(1));
       if (p.log_variance != nullptr) inverse = inverse_variance(load(p.log_variance, j));
-      T* out = interleaved_dims<T>::at(b_.operand, count, c, j.first);
+      T* out = interleaved<T>::at(b_.operand, count, j.first, c);
       inverse.store(out);
       ((load(p.mean, j) - load(b_.offset, j)) * inverse).store(out + packet<T>::size);
     });

@@ -70,9 +70,9 @@ struct host_buffers {
     offset = a.take<T>(d);
     centred = a.take<T>(p.rows * d);
     tile = a.take<T>(p.rows * p.classes);
-    operand = a.take<T>(diagonal ? std::max(interleaved_classes<T>::size(p.operand, d),
-                                            interleaved_dims<T>::size(p.operand, d))
-                                 : p.operand * d);
+    operand =
+        a.take<T>(diagonal ? std::max(interleaved<T>::size(p.operand, d), interleaved<T>::size(d, p.operand))
+                           : p.operand * d);
     constants.bias = a.take<T>(p.classes);
     constants.offset = a.take<T>(p.classes);
     constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
