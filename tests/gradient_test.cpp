@@ -52,6 +52,15 @@ std::vector<real> values_of(const Buffer& buffer) {
   return values;
 }
 
+// The library's own total loss, with reduction mean or sum.
+real reduced_loss(const lgm::host_context& context, const problem<double>& p) {
+  double total = 0;
+  lgm::loss_result<double> result;
+  result.total = &total;
+  REQUIRE(forward(context, p, result) == status::success);
+  return total;
+}
+
 }  // namespace
 
 // The truncation error of a central difference is h^2 / 6 times the third derivative, here of order 1 to 1000
@@ -76,13 +85,7 @@ TEST_CASE("the library's gradients are the slopes of the library's loss") {
           const auto context = context_of(1);
           outputs<double> out(p);
           REQUIRE(forward_backward(context, p, out) == status::success);
-          const auto loss = [&]() -> real {
-            double total = 0;
-            lgm::loss_result<double> result;
-            result.total = &total;
-            REQUIRE(forward(context, p, result) == status::success);
-            return total;
-          };
+          const auto loss = [&] { return reduced_loss(context, p); };
           std::vector<std::size_t> feature_at;
           for (std::size_t i = 0; i < 9; ++i)
             for (std::size_t j = 0; j < 4; ++j) feature_at.push_back(i * 6 + j);
@@ -144,13 +147,7 @@ TEST_CASE("a gradient is right where log_variance and log_prior themselves are n
     std::fill(p.log_variance.begin(), p.log_variance.end(), 0.0);
     std::fill(p.log_prior.begin(), p.log_prior.end(), -std::log(4.0));
     p.log_variance_given = p.log_prior_given = true;
-    const auto loss = [&]() -> real {
-      double total = 0;
-      lgm::loss_result<double> result;
-      result.total = &total;
-      REQUIRE(forward(context, p, result) == status::success);
-      return total;
-    };
+    const auto loss = [&] { return reduced_loss(context, p); };
     const real h = 1e-5L, tolerance = 1e-6L;
     check_slopes("log_variance", p.log_variance, all_of(p.log_variance.size()), values_of(out.log_variance),
                  loss, h, tolerance);

@@ -17,15 +17,6 @@ namespace {
 using lgm::status;
 using namespace support;
 
-template <class T>
-lgm::loss_options<T> margin_options(lgm::reduction reduction) {
-  lgm::loss_options<T> options;
-  options.alpha = T(0.25);
-  options.lambda = T(0.125);
-  options.reduction = reduction;
-  return options;
-}
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("forward, backward and forward_backward agree with the reference", T, float, double) {

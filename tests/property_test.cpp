@@ -17,15 +17,6 @@ namespace {
 using lgm::status;
 using namespace support;
 
-template <class T>
-lgm::loss_options<T> options_of(lgm::reduction reduction) {
-  lgm::loss_options<T> options;
-  options.alpha = T(0.25);
-  options.lambda = T(0.125);
-  options.reduction = reduction;
-  return options;
-}
-
 // Largest difference between two buffers as a share of the second's largest magnitude (at least 1).
 template <class Buffer>
 double difference(const Buffer& a, const Buffer& b) {
@@ -56,8 +47,8 @@ std::vector<std::size_t> permutation(generator& random, std::size_t n) {
 TEST_CASE("moving features and means together changes nothing") {
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
-    const auto p =
-        make_problem<double>(41, make_shape(40, 9, 14, covariance), options_of<double>(lgm::reduction::mean));
+    const auto p = make_problem<double>(41, make_shape(40, 9, 14, covariance),
+                                        margin_options<double>(lgm::reduction::mean));
     auto moved = p;
     for (std::size_t j = 0; j < p.dims(); ++j) {
       const double by = 3.7 * static_cast<double>(j) - 11;
@@ -79,7 +70,7 @@ TEST_CASE("the order of samples does not matter") {
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
       const auto p =
-          make_problem<double>(42, make_shape(50, 8, 11, covariance), options_of<double>(reduction));
+          make_problem<double>(42, make_shape(50, 8, 11, covariance), margin_options<double>(reduction));
       const auto order = permutation(random, p.samples());
       auto shuffled = p;
       for (std::size_t i = 0; i < p.samples(); ++i) {
@@ -115,8 +106,8 @@ TEST_CASE("the order of classes does not matter") {
   generator random(43);
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
-    const auto p =
-        make_problem<double>(43, make_shape(50, 12, 7, covariance), options_of<double>(lgm::reduction::mean));
+    const auto p = make_problem<double>(43, make_shape(50, 12, 7, covariance),
+                                        margin_options<double>(lgm::reduction::mean));
     const auto order = permutation(random, p.classes());  // class k of `shuffled` is class order[k] of p
     auto shuffled = p;
     std::vector<std::int64_t> place(p.classes());
@@ -153,8 +144,8 @@ TEST_CASE("the order of classes does not matter") {
 TEST_CASE("a batch is the sum of its parts") {
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
-    const auto p =
-        make_problem<double>(44, make_shape(61, 7, 9, covariance), options_of<double>(lgm::reduction::sum));
+    const auto p = make_problem<double>(44, make_shape(61, 7, 9, covariance),
+                                        margin_options<double>(lgm::reduction::sum));
     outputs<double> whole(p);
     REQUIRE(forward_backward(context_of(1), p, whole) == status::success);
     double total = 0, likelihood = 0;
@@ -197,7 +188,7 @@ TEST_CASE_TEMPLATE("tiles of any height and width agree with the reference", T, 
       lgm::shape shape = make_shape(83, 57, 19, covariance);
       shape.feature_stride = 23;
       shape.gradient_stride = 20;
-      auto p = make_problem<T>(45, shape, options_of<T>(reduction));
+      auto p = make_problem<T>(45, shape, margin_options<T>(reduction));
       p.upstream_given = true;
       const expectation<T> expected(p);
       for (const std::size_t tile_bytes :
@@ -251,7 +242,7 @@ TEST_CASE_TEMPLATE("any number of threads agrees with the reference", T, float, 
       CAPTURE(name_of(covariance));
       CAPTURE(threads);
       const auto p =
-          make_problem<T>(46, make_shape(97, 31, 24, covariance), options_of<T>(lgm::reduction::mean));
+          make_problem<T>(46, make_shape(97, 31, 24, covariance), margin_options<T>(lgm::reduction::mean));
       outputs<T> out(p);
       REQUIRE(forward_backward(context_of(threads, 1 << 16), p, out) == status::success);
       out.check_intact();
@@ -265,7 +256,7 @@ TEST_CASE_TEMPLATE("the same call gives the same bits", T, float, double) {
       for (const std::size_t tile_bytes : {std::size_t{1} << 14, std::size_t{1} << 26}) {
         const auto context = context_of(threads, tile_bytes);
         const auto p =
-            make_problem<T>(47, make_shape(129, 33, 21, covariance), options_of<T>(lgm::reduction::mean));
+            make_problem<T>(47, make_shape(129, 33, 21, covariance), margin_options<T>(lgm::reduction::mean));
         outputs<T> first(p);
         score_outputs<T> first_scores(p.shape);
         REQUIRE(forward_backward(context, p, first) == status::success);
@@ -294,7 +285,7 @@ TEST_CASE_TEMPLATE("the same bits at every alignment", T, float, double) {
         CAPTURE(dims);
         lgm::shape shape = make_shape(43, 18, dims, covariance);
         const auto context = context_of(threads, 1 << 15);
-        auto p = make_problem<T>(48, shape, options_of<T>(lgm::reduction::none));
+        auto p = make_problem<T>(48, shape, margin_options<T>(lgm::reduction::none));
         p.upstream_given = true;
 
         const auto call = [&](outputs<T>& out, outputs<T>& apart, guarded<T>& logits,
@@ -392,7 +383,7 @@ TEST_CASE_TEMPLATE("backward from row_state is forward_backward to a few roundin
   for (const auto covariance : covariances)
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
-      auto p = make_problem<T>(50, make_shape(64, 10, 16, covariance), options_of<T>(reduction));
+      auto p = make_problem<T>(50, make_shape(64, 10, 16, covariance), margin_options<T>(reduction));
       p.upstream_given = true;
       outputs<T> fused(p), apart(p);
       REQUIRE(forward_backward(context_of(1), p, fused) == status::success);
@@ -422,7 +413,7 @@ TEST_CASE_TEMPLATE("upstream scales gradients and nothing else", T, float, doubl
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
       CAPTURE(name_of(reduction));
-      auto p = make_problem<T>(51, make_shape(27, 6, 8, covariance), options_of<T>(reduction));
+      auto p = make_problem<T>(51, make_shape(27, 6, 8, covariance), margin_options<T>(reduction));
       outputs<T> plain(p);
       REQUIRE(forward_backward(context_of(1), p, plain) == status::success);
       // A power of two scales without rounding, so that only its place in the order of operations can differ.
@@ -455,7 +446,7 @@ TEST_CASE_TEMPLATE("upstream scales gradients and nothing else", T, float, doubl
 TEST_CASE("upstream of one sample reaches that sample alone") {
   for (const auto covariance : covariances) {
     auto p = make_problem<double>(52, make_shape(12, 5, 6, covariance),
-                                  options_of<double>(lgm::reduction::none), {1, 1, 1, 0, 0});
+                                  margin_options<double>(lgm::reduction::none), {1, 1, 1, 0, 0});
     p.upstream_given = true;
     std::fill(p.upstream.begin(), p.upstream.end(), 0.0);
     p.upstream[7] = 2;
@@ -470,8 +461,8 @@ TEST_CASE("upstream of one sample reaches that sample alone") {
 TEST_CASE("the three reductions fit together") {
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
-    auto p =
-        make_problem<double>(53, make_shape(45, 7, 5, covariance), options_of<double>(lgm::reduction::none));
+    auto p = make_problem<double>(53, make_shape(45, 7, 5, covariance),
+                                  margin_options<double>(lgm::reduction::none));
     outputs<double> none(p);
     REQUIRE(forward_backward(context_of(1), p, none) == status::success);
     p.options.reduction = lgm::reduction::sum;
@@ -509,8 +500,8 @@ TEST_CASE("the three reductions fit together") {
 
 TEST_CASE("priors and slopes of log_prior sum as probabilities do") {
   for (const auto covariance : covariances) {
-    auto p =
-        make_problem<double>(54, make_shape(30, 6, 4, covariance), options_of<double>(lgm::reduction::mean));
+    auto p = make_problem<double>(54, make_shape(30, 6, 4, covariance),
+                                  margin_options<double>(lgm::reduction::mean));
     outputs<double> out(p), shifted(p);
     REQUIRE(forward_backward(context_of(1), p, out) == status::success);
     double sum = 0;

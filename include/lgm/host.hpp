@@ -123,8 +123,8 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
 //   features  [samples, dims], row stride shape.feature_stride
-//   labels    [samples]; every one in [0, total_classes) or options.ignore_label, else
-//   status::label_out_of_range result    see loss_result
+//   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
+//   result    see loss_result
 // No samples, or all ignored: losses are 0, with reduction::mean not a number. A feature of a counted sample
 // that is not finite makes that sample's losses not a number, and so the reduced ones.
 template <class T, class L>
@@ -177,9 +177,8 @@ status logits(const host_context& ctx, const shape& s, const mixture<detail::nam
       detail::first_failure(host::check_workspace<T>(p, s, w),
                             labels == nullptr ? status::success : host::check_labels(s, options, labels));
   if (checked != status::success) return checked;
-  const detail::label_reader reader =
-      labels == nullptr ? detail::label_reader() : detail::label_reader(labels);
-  detail::run_logits<T, detail::host_threads>(p, s, m, options, features, reader, out, w);
+  detail::run_logits<T, detail::host_threads>(p, s, m, options, features, detail::label_reader(labels), out,
+                                              w);
   return status::success;
 }
 template <class T>

@@ -207,6 +207,16 @@ struct problem {
   }
 };
 
+// Margin and likelihood both at work.
+template <class T>
+lgm::loss_options<T> margin_options(lgm::reduction reduction) {
+  lgm::loss_options<T> options;
+  options.alpha = T(0.25);
+  options.lambda = T(0.125);
+  options.reduction = reduction;
+  return options;
+}
+
 struct recipe {
   double spread = 1;        // of the means
   double noise = 1;         // of a feature around its class's mean, in standard deviations of that class

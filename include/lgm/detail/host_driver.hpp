@@ -56,10 +56,8 @@ class host_driver {
   // earlier forward call wrote.
   void loss(const loss_options<T>& o, label_reader labels, const T* read_state, const T* upstream,
             const loss_result<T>& result, const gradients<T, T>& gradient) {
-    options_ = o;
-    labels_ = labels;
+    begin_call(o, labels);
     skip_ignored_ = true;
-    alpha_ = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
     alpha_usable_ = usable_factor(alpha_);
     if (!alpha_usable_) alpha_ = 0;
     find_best_ = result.correct != nullptr;
@@ -83,11 +81,13 @@ class host_driver {
           make_logits();
           for_rows([&](std::int64_t i, std::int64_t) { gather_evidence(i); });
         });
+        for (std::int64_t i = 0; i < row_count_; ++i)
+          b_.record[i].others = b_.record[i].evidence.others.value();
       } else if (!report) {
         for (std::int64_t i = 0; i < row_count_; ++i) {
           const T* state = read_state + 2 * (first_row_ + i);
           b_.record[i].target.logit = state[0];
-          b_.record[i].evidence.others = {state[1], T(1)};
+          b_.record[i].others = state[1];
         }
       }
       if (report) write_losses(result, sums);
@@ -121,9 +121,7 @@ class host_driver {
 
   // eq:logit into out, row stride shape.logits_stride; with labels, the margin at the targets.
   void logits(const loss_options<T>& o, label_reader labels, T* out) {
-    options_ = o;
-    labels_ = labels;
-    alpha_ = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+    begin_call(o, labels);
     const std::int64_t out_stride = stride_or(shape_.logits_stride, shape_.classes);
     for_row_tiles(shape_.samples, [&] {
       for_class_tiles([&] {
@@ -166,6 +164,12 @@ class host_driver {
     double total = 0, classification = 0, likelihood = 0;
     std::int64_t correct = 0;
   };
+
+  void begin_call(const loss_options<T>& o, label_reader labels) {
+    options_ = o;
+    labels_ = labels;
+    alpha_ = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+  }
 
   bool diagonal() const { return shape_.covariance == covariance::diagonal; }
   bool wants_log_variance(const gradients<T, T>& g) const {
@@ -324,10 +328,9 @@ class host_driver {
       const row_record<T>& r = b_.record[i];
       const bool counts = b_.counts[i] != 0;
       const std::int64_t at = first_row_ + i;
-      const T others = r.evidence.others.value();
       T classification = 0, likelihood = 0, total = 0;
       if (counts) {
-        classification = classification_loss(rest(others, r.target.logit));
+        classification = classification_loss(rest(r.others, r.target.logit));
         likelihood = likelihood_loss(r.target.distance, r.target.half_log_det);
         if (!alpha_usable_) classification = likelihood = std::numeric_limits<T>::quiet_NaN();
         total = total_loss(classification, options_.lambda, likelihood);
@@ -341,10 +344,10 @@ class host_driver {
       if (each && result.likelihood != nullptr) result.likelihood[at] = likelihood;
       if (result.row_state != nullptr) {
         result.row_state[2 * at] = counts ? r.target.logit : T(0);
-        result.row_state[2 * at + 1] = counts ? others : -numeric<T>::infinity;
+        result.row_state[2 * at + 1] = counts ? r.others : -numeric<T>::infinity;
       }
       if (result.log_evidence != nullptr)
-        result.log_evidence[at] = counts ? log_evidence<T>(r.target.logit, others).value() : T(0);
+        result.log_evidence[at] = counts ? log_evidence<T>(r.target.logit, r.others).value() : T(0);
     }
   }
 
@@ -367,7 +370,7 @@ class host_driver {
     const T incoming =
         upstream == nullptr ? T(1) : upstream[options_.reduction == reduction::none ? first_row_ + i : 0];
     r.upstream = alpha_usable_ ? incoming / divisor : T(0);
-    const T miss = target_miss(rest(r.evidence.others.value(), r.target.logit));
+    const T miss = target_miss(rest(r.others, r.target.logit));
     r.weight = r.upstream * target_weight(miss, alpha_, options_.lambda);
     r.share = r.upstream * (miss + options_.lambda);
     r.miss = r.upstream * miss;
@@ -389,7 +392,7 @@ class host_driver {
         std::fill(row.data, row.data + row.size, T(0));
         return;
       }
-      const log_evidence<T> evidence(r.target.logit, r.evidence.others.value());
+      const log_evidence<T> evidence(r.target.logit, r.others);
       if (!logits_are_finished) finish(i, row, evidence.anchor);
       const std::int64_t at = part * class_count_;
       r.weight_sum += finish_weights(group_type{}, row, b_.constants, evidence, -r.upstream, local_target(i),

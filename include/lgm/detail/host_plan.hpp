@@ -39,7 +39,8 @@ struct host_plan {
 template <class T>
 struct row_record {
   row_target<T> target;
-  row_evidence<T> evidence;
+  row_evidence<T> evidence;           // of the class tiles so far
+  T others = -numeric<T>::infinity;   // log sum exp l_k over k != z, once all are in
   nearest_class<T> nearest;           // score
   T half_norm = 0;                    // of the centred features; 0 with direct products
   T upstream = 0;                     // what the gradients of this row are multiplied by
@@ -134,6 +135,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
   };
   // The largest n of [low, high] that fits, low if none does.
   const auto largest = [](std::int64_t low, std::int64_t high, auto fits_at) {
+    if (fits_at(high)) return high;
     while (low < high) {
       const std::int64_t middle = low + (high - low + 1) / 2;
       if (fits_at(middle))
