@@ -8,9 +8,12 @@
 #include <lgm/column.hpp>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
+#include <lgm/detail/host_call.hpp>
 #include <lgm/detail/host_driver.hpp>
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/host_context.hpp>
+#include <lgm/host_moments.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 
@@ -24,68 +27,10 @@
 
 namespace lgm {
 
-// Where host functions run.
-struct host_context {
-  int threads = 0;  // 0: as many as OpenMP would take; without OpenMP one
-  // What the workspace is kept within, where the shape allows it.
-  std::size_t tile_bytes = std::size_t(64) << 20;
-};
-
-namespace detail {
-
-// A type that is named, not deduced, so that nullptr and braces can be written.
-template <class T>
-struct named {
-  using type = T;
-};
-template <class T>
-using named_t = typename named<T>::type;
-
-}  // namespace detail
-
 // What follows depends on how this translation unit is compiled, and so does its name.
 inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
-
-template <class T>
-constexpr bool is_supported = std::is_same<T, float>::value || std::is_same<T, double>::value;
-
-template <class L>
-constexpr bool is_label = std::is_same<L, std::int32_t>::value || std::is_same<L, std::int64_t>::value ||
-                          std::is_same<L, std::uint8_t>::value;
-
-inline int threads(const host_context& ctx) {
-  return ctx.threads > 0 ? ctx.threads : detail::host_threads::available();
-}
-
-template <class T>
-detail::host_plan plan(const host_context& ctx, const shape& s) {
-  return detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes);
-}
-
-inline status check(const host_context& ctx, const shape& s) {
-  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s),
-                               detail::check_supported(s));
-}
-
-template <class T>
-status check_workspace(const detail::host_plan& plan, const shape& s, const workspace& w) {
-  if (w.data == nullptr) return status::null_pointer;
-  return w.bytes < detail::host_bytes<T>(plan, s) ? status::workspace_too_small : status::success;
-}
-
-template <class L, class T>
-status check_labels(const shape& s, const loss_options<T>& o, const L* labels) {
-  static_assert(is_label<L>, "labels are int32, int64 or uint8");
-  if (labels == nullptr) return s.samples > 0 ? status::null_pointer : status::success;
-  const std::int64_t total = detail::total_classes(s);
-  for (std::int64_t i = 0; i < s.samples; ++i) {
-    const auto label = static_cast<std::int64_t>(labels[i]);
-    if ((label < 0 || label >= total) && label != o.ignore_label) return status::label_out_of_range;
-  }
-  return status::success;
-}
 
 // Everything that loss functions share; row_state null: the losses are computed from the beginning.
 template <class T, class L>
@@ -279,7 +224,7 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
     // A part of the array to a thread.
     const std::int64_t part = std::int64_t(1) << 15, parts = (a.size + part - 1) / part;
     detail::parallel_for<detail::host_threads>(
-        parts < 4 ? 1 : host::threads(ctx), parts, [&](std::int64_t i, int) {
+        ctx.parallel_for, parts < 4 ? 1 : host::threads(ctx), parts, [&](std::int64_t i, int) {
           const std::int64_t first = i * part;
           sgd_update(detail::packet_group<T>{}, std::min(part, a.size - first), a.rule, a.gradient + first,
                      a.velocity == nullptr ? nullptr : a.velocity + first, a.parameter + first);
@@ -321,26 +266,6 @@ status logits_backward(const host_context&, const shape&, const mixture<detail::
                        const loss_options<detail::named_t<T>>&, const T*, const L*, const detail::named_t<T>*,
                        const detail::named_t<T>*, const gradients<detail::named_t<T>, detail::named_t<T>>&,
                        workspace) {
-  return status::not_supported;
-}
-
-// Adds a batch to the moments of its classes.
-template <class T, class L, class A>
-status accumulate_moments(const host_context&, const shape&, const loss_options<detail::named_t<T>>&,
-                          const T*, const L*, const class_moments<A>&, workspace) {
-  return status::not_supported;
-}
-
-// Adds one set of moments to another, exactly as if their batches had been one.
-template <class A>
-status merge_moments(const host_context&, const shape&, const class_moments<A>&, const class_moments<A>&) {
-  return status::not_supported;
-}
-
-// Parameters from moments; classes never seen keep theirs.
-template <class A, class T>
-status estimate(const host_context&, const shape&, const class_moments<A>&, const estimate_options<T>&,
-                const parameters<T>&) {
   return status::not_supported;
 }
 

@@ -186,6 +186,8 @@ struct class_moments {
   A* mean = nullptr;     // [classes, dims]
   A* m2 = nullptr;       // [classes, dims], sum of squared differences from the mean
   A* scatter = nullptr;  // [dims, dims], of all classes together, about each class's own mean; may be null
+  // [classes, dims], what rounding left out of mean, so that means far from zero cost m2 no digits; may be null
+  A* mean_residual = nullptr;
 };
 
 // How estimate turns moments into parameters.

@@ -222,7 +222,7 @@ class host_driver {
   template <class F>
   void for_rows(F f) {
     const std::int64_t parts = row_parts();
-    parallel_for<Threads>(plan_.threads, parts, [&](std::int64_t part, int) {
+    parallel_for<Threads>(plan_.parallel, plan_.threads, parts, [&](std::int64_t part, int) {
       const std::int64_t begin = row_count_ * part / parts, end = row_count_ * (part + 1) / parts;
       for (std::int64_t i = begin; i < end; ++i) f(i, part);
     });
@@ -264,7 +264,7 @@ class host_driver {
       const std::int64_t rows = row_block(count), row_tasks = (row_count_ + rows - 1) / rows;
       const std::int64_t class_tasks = (count + plan_.block - 1) / plan_.block;
       parallel_for<Threads>(
-          plan_.threads_for(row_count_ * count * dims), row_tasks * class_tasks,
+          plan_.parallel, plan_.threads_for(row_count_ * count * dims), row_tasks * class_tasks,
           [&](std::int64_t task, int slot) {
             const std::int64_t i = task % row_tasks * rows, n = std::min(rows, row_count_ - i);
             const std::int64_t c = task / row_tasks * plan_.block, m = std::min(plan_.block, count - c);
@@ -416,8 +416,8 @@ class host_driver {
         row_tasks = (row_count_ + rows - 1) / rows;
       }
       if (wants_parameters(gradient)) class_tasks = (count + plan_.block - 1) / plan_.block;
-      parallel_for<Threads>(plan_.threads_for(row_count_ * count * shape_.dims), row_tasks + class_tasks,
-                            [&](std::int64_t task, int slot) {
+      parallel_for<Threads>(plan_.parallel, plan_.threads_for(row_count_ * count * shape_.dims),
+                            row_tasks + class_tasks, [&](std::int64_t task, int slot) {
                               if (task < row_tasks) {
                                 const std::int64_t i = task * rows;
                                 add_features(gradient, i, std::min(rows, row_count_ - i), begin, count, slot);

@@ -37,8 +37,8 @@ class host_operands {
   void centre() {
     const std::int64_t dims = shape_.dims, columns = 8 * packet<T>::size;
     const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
-    parallel_for<Threads>(plan_.threads_for(shape_.classes * dims), (dims + columns - 1) / columns,
-                          [&](std::int64_t part, int) {
+    parallel_for<Threads>(plan_.parallel, plan_.threads_for(shape_.classes * dims),
+                          (dims + columns - 1) / columns, [&](std::int64_t part, int) {
                             const std::int64_t first = part * columns;
                             T* out = b_.offset + first;
                             const group_type group;
@@ -60,7 +60,7 @@ class host_operands {
     if (held_kind_ == kind && held_begin_ == first_class + begin && held_count_ == count) return;
     const std::int64_t dims = shape_.dims,
                        part = std::max<std::int64_t>(plan_.grain / (8 * std::max<std::int64_t>(dims, 1)), 1);
-    parallel_for<Threads>(plan_.threads_for(8 * count * dims), (count + part - 1) / part,
+    parallel_for<Threads>(plan_.parallel, plan_.threads_for(8 * count * dims), (count + part - 1) / part,
                           [&](std::int64_t task, int) {
                             for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
                               if (kind == operand_kind::gradient)

@@ -6,6 +6,7 @@
 #include <lgm/detail/direct.hpp>
 #include <lgm/detail/gemm.hpp>
 #include <lgm/detail/workspace.hpp>
+#include <lgm/host_context.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
@@ -21,6 +22,8 @@ struct host_plan {
   std::int64_t operand = 0;  // classes whose operands of the products are at hand at once
   std::int64_t block = 0;    // classes in one task
   bool whole_rows = true;    // a tile has all classes: three products a step, else four
+  parallel_for_hook parallel;
+  gemm_hook gemm;
 
   static constexpr std::int64_t largest_block = 256;
   // Fewer rows than useful_rows make the products inefficient; more than enough_rows gain nothing where classes

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <lgm/host_context.hpp>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -38,19 +39,25 @@ using host_threads = one_thread;
 // body(task, slot) for every task of [0, tasks), in any order; no two tasks run with the same slot of [0,
 // threads) at a time. What a task computes must not depend on its slot.
 template <class Threads, class Body>
-void parallel_for(int threads, std::int64_t tasks, Body body) {
+void parallel_for(const parallel_for_hook& hook, int threads, std::int64_t tasks, Body body) {
   if (threads <= 1 || tasks <= 1) {
     for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
     return;
   }
   std::atomic<std::int64_t> next{0};
-  Threads::run(threads, [&](int slot) {
+  auto work = [&](int slot) {
     for (;;) {
       const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
       if (task >= tasks) return;
       body(task, slot);
     }
-  });
+  };
+  if (hook.run == nullptr) {
+    Threads::run(threads, work);
+    return;
+  }
+  const auto call = [](void* state, int slot) { (*static_cast<decltype(work)*>(state))(slot); };
+  hook.run(hook.user, threads, call, &work);
 }
 
 }  // namespace lgm::detail

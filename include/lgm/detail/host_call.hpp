@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/parallel.hpp>
+#include <lgm/host_context.hpp>
+#include <lgm/types.hpp>
+#include <type_traits>
+
+// What every host function checks and decides before it computes.
+
+namespace lgm {
+
+namespace detail {
+
+// A type that is named, not deduced, so that nullptr and braces can be written.
+template <class T>
+struct named {
+  using type = T;
+};
+template <class T>
+using named_t = typename named<T>::type;
+
+}  // namespace detail
+
+// What follows depends on how this translation unit is compiled, and so does its name.
+inline namespace LGM_HOST_NAMESPACE {
+
+namespace host {
+
+template <class T>
+constexpr bool is_supported = std::is_same<T, float>::value || std::is_same<T, double>::value;
+
+template <class L>
+constexpr bool is_label = std::is_same<L, std::int32_t>::value || std::is_same<L, std::int64_t>::value ||
+                          std::is_same<L, std::uint8_t>::value;
+
+inline int threads(const host_context& ctx) {
+  return ctx.threads > 0 ? ctx.threads : detail::host_threads::available();
+}
+
+template <class T>
+detail::host_plan plan(const host_context& ctx, const shape& s) {
+  detail::host_plan p = detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes);
+  p.parallel = ctx.parallel_for;
+  p.gemm = ctx.gemm;
+  return p;
+}
+
+inline status check(const host_context& ctx, const shape& s) {
+  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s),
+                               detail::check_supported(s));
+}
+
+template <class T>
+status check_workspace(const detail::host_plan& plan, const shape& s, const workspace& w) {
+  if (w.data == nullptr) return status::null_pointer;
+  return w.bytes < detail::host_bytes<T>(plan, s) ? status::workspace_too_small : status::success;
+}
+
+template <class L, class T>
+status check_labels(const shape& s, const loss_options<T>& o, const L* labels) {
+  static_assert(is_label<L>, "labels are int32, int64 or uint8");
+  if (labels == nullptr) return s.samples > 0 ? status::null_pointer : status::success;
+  const std::int64_t total = detail::total_classes(s);
+  for (std::int64_t i = 0; i < s.samples; ++i) {
+    const auto label = static_cast<std::int64_t>(labels[i]);
+    if ((label < 0 || label >= total) && label != o.ignore_label) return status::label_out_of_range;
+  }
+  return status::success;
+}
+
+}  // namespace host
+
+}  // namespace LGM_HOST_NAMESPACE
+}  // namespace lgm

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Where host functions run, and what a program may bring in place of OpenMP and Eigen.
+
+namespace lgm {
+
+// Brings a thread pool in place of OpenMP.
+struct parallel_for_hook {
+  // Has call(state, slot) run for every slot of [0, slots), at the same time or one after the other, on any
+  // threads, and returns once all have returned. No slot twice.
+  void (*run)(void* user, int slots, void (*call)(void* state, int slot), void* state) = nullptr;
+  void* user = nullptr;
+};
+
+// Brings the matrix products in place of Eigen (lgm/cblas.hpp makes one of any CBLAS). It is called from the
+// thread that called the library, never from two at once, and may use threads of its own.
+struct gemm_hook {
+  // c [m, n] = alpha op(a) op(b) + beta c, all row-major with row strides lda, ldb, ldc; op(a) is [m, k], op(b)
+  // [k, n], each the matrix itself or, where transpose says so, its transpose. beta is 0 or 1; with 0, c is not
+  // read. False: not done (sizes beyond what the BLAS takes), and c is as it was; Eigen then does it.
+  template <class T>
+  using function = bool (*)(void* user, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                            std::int64_t k, T alpha, const T* a, std::int64_t lda, const T* b,
+                            std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+  function<float> sgemm = nullptr;
+  function<double> dgemm = nullptr;
+  void* user = nullptr;
+};
+
+// Where host functions run.
+struct host_context {
+  // 0: as many as OpenMP would take; without OpenMP one. With a parallel_for hook: the slots it is asked for.
+  int threads = 0;
+  // What the workspace is kept within, where the shape allows it.
+  std::size_t tile_bytes = std::size_t(64) << 20;
+  parallel_for_hook parallel_for;  // null: OpenMP where the file is compiled with it
+  gemm_hook gemm;                  // null: Eigen
+};
+
+}  // namespace lgm
