@@ -179,7 +179,8 @@ golden_bounds bound(const Case& c, std::int64_t counted) {
     if (p.shape.covariance == lgm::covariance::identity) return 0;
     return p.log_variance[p.shape.covariance == lgm::covariance::spherical ? k : k * dims + j];
   };
-  real norm = 0, pull = 0, logit = 0;  // largest |x'|^2 + |mu'|^2, |x'| + |mu'|, each over Lambda, and |l|
+  // The largest |x'|^2 + |mu'|^2 and |x'| + |mu'|, centred and over Lambda, and the largest |l| without margin.
+  real norm = 0, pull = 0, logit = 0;
   for (std::size_t i = 0; i < samples; ++i)
     for (std::size_t k = 0; k < classes; ++k) {
       real squares = 0, distance = 0, logs = std::fabs(static_cast<real>(p.log_prior[k]));
@@ -195,7 +196,7 @@ golden_bounds bound(const Case& c, std::int64_t counted) {
       logit = std::max(logit, logs + distance);
     }
 
-  // Of all samples together: their coefficients in the loss, at least, and the slopes that gradients multiply.
+  // Upper bounds, summed over the samples: of the coefficients in the loss, and of what gradients are multiplied by.
   real coefficient = 0, slope = 0, largest_slope = 0, target = 0, divisor = 0;
   for (std::size_t i = 0; i < samples; ++i) {
     real of_target = 0, of_smoothing = 0;
