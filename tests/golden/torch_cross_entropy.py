@@ -203,7 +203,7 @@ def linear_cases(problems):
 
 
 def mixture_cases(rng, problems):
-    """Covariances, kinds of target, weights and smoothing together; which samples count, reduction and margin drawn."""
+    """Covariances, kinds of target, weights and smoothing together, each with the three reductions in turn."""
 
     def pick(*choices):
         return choices[int(rng.random() * len(choices))]
@@ -211,9 +211,10 @@ def mixture_cases(rng, problems):
     grid = itertools.product(COVARIANCES, (False, True), (False, True), (False, True), (0.0, 0.1))
     chosen = [(0, *options) for options in grid]
     chosen += [(1, *options) for options in itertools.product(COVARIANCES, (False, True), (True,), (True,), (0.1,))]
-    for n, covariance, soft, class_weight, sample_weight, smoothing in chosen:
-        reduction = pick(*REDUCTIONS)
+    for turn, (n, covariance, soft, class_weight, sample_weight, smoothing) in enumerate(chosen):
         margin = pick((0.25, 0.125), (0.5, 0.25), (1.0, 0.0), (0.0, 0.5))
+        # 16 cases a covariance: what is in turn for one of them is not for the next.
+        reduction = REDUCTIONS[turn % 3]
         case = start(
             kind="mixture",
             problem=n,
@@ -225,7 +226,7 @@ def mixture_cases(rng, problems):
             sample_weight=sample_weight,
             label_smoothing=smoothing,
             reduction=reduction,
-            normalizer=pick(None, 2.75) if reduction == "mean" else None,
+            normalizer=2.75 if reduction == "mean" and smoothing > 0 else None,
         )
         run_mixture(problems[n], case)
         yield case
