@@ -29,10 +29,15 @@ struct results {
 template <class T>
 using unit = results<T> (*)(lgm::covariance);
 
-namespace {
+// What the files share of their contexts: with the same number of threads the work is cut the same way.
+[[maybe_unused]] static lgm::host_context three_threads() {
+  lgm::host_context context;
+  context.threads = 3;
+  return context;
+}
 
 template <class T>
-[[maybe_unused]] results<T> compute(const lgm::host_context& context, lgm::covariance covariance) {
+[[maybe_unused]] static results<T> compute(const lgm::host_context& context, lgm::covariance covariance) {
   lgm::shape shape;
   shape.samples = 150;
   shape.classes = 90;
@@ -89,15 +94,6 @@ template <class T>
   r.moved = mean;
   return r;
 }
-
-// What the files share of their contexts: with the same number of threads the work is cut the same way.
-[[maybe_unused]] lgm::host_context three_threads() {
-  lgm::host_context context;
-  context.threads = 3;
-  return context;
-}
-
-}  // namespace
 
 results<float> serial_float(lgm::covariance);
 results<double> serial_double(lgm::covariance);
