@@ -31,5 +31,5 @@ set(DOXYGEN_EXCLUDE_SYMBOLS lgm::detail* lgm::host)
 
 file(GLOB lgm_public_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/include/lgm/*.hpp
      ${PROJECT_SOURCE_DIR}/include/lgm/*.cuh)
-doxygen_add_docs(lgm_docs README.md ${lgm_public_headers} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+doxygen_add_docs(lgm_docs README.md CHANGELOG.md ${lgm_public_headers} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
                  COMMENT "The interface's reference, in ${DOXYGEN_OUTPUT_DIRECTORY}/html")

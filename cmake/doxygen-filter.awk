@@ -8,6 +8,7 @@ function release(documents, i, line, name, in_list) {
     line = block[i]
     if (documents) {
       sub(/\/\//, "///", line)
+      gsub(/#/, "\\#", line)
       if (in_list && line ~ /\/\/\/ [^ ]/) {
         print "///"
         in_list = 0
