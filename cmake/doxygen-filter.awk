@@ -8,20 +8,22 @@ function release(documents, i, line, name, in_list) {
     line = block[i]
     if (documents) {
       sub(/\/\//, "///", line)
-      gsub(/#/, "\\#", line)
       if (in_list && line ~ /\/\/\/ [^ ]/) {
         print "///"
         in_list = 0
       }
       # Arguments, one a line, become the items of a list; longer lines of theirs are indented further.
-      if (match(line, /\/\/\/   [a-z_.]+(\([^)]*\))?  +/)) {
+      if (match(line, /\/\/\/   [a-z_.]+(, [a-z_.]+)*(\([^)]*\))?  +/)) {
         name = substr(line, RSTART + 6, RLENGTH - 6)
         sub(/ +$/, "", name)
         line = substr(line, 1, RSTART - 1) "/// - `" name "`: " substr(line, RSTART + RLENGTH)
         in_list = 1
-      } else {
+      } else if (in_list) {
         sub(/\/\/\/     +/, "///   ", line)
+      } else {
+        sub(/\/\/\/   /, "///       ", line)  # code
       }
+      if (line !~ /\/\/\/    /) gsub(/#/, "\\#", line)
     }
     print line
   }
