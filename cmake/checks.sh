@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# shellcheck shell=bash
 # The stages of `cmake/bootstrap.sh test` that are more than building and testing a preset. Sourced there; each runs in
 # the repository's root, prints a line that begins with "skipped:" where it cannot run, and returns false if it fails.
 

@@ -128,15 +128,28 @@ struct thread_each {
 // What all functions that use threads compute of one problem.
 template <class T>
 struct everything {
-  outputs<T> both, apart;
+  outputs<T> both, apart, soft, given;
   guarded<T> logits;
   score_outputs<T> scores;
 
   everything(const lgm::host_context& context, const problem<T>& p)
-      : both(p), apart(p), logits(p.shape.samples, p.shape.classes), scores(p.shape) {
+      : both(p), apart(p), soft(p), given(p), logits(p.shape.samples, p.shape.classes), scores(p.shape) {
     CHECK(forward_backward(context, p, both) == status::success);
     CHECK(forward(context, p, apart.result()) == status::success);
     CHECK(backward(context, p, apart.row_state.data(), apart.gradients()) == status::success);
+    generator random(71);
+    std::vector<T> targets(p.samples() * p.classes());
+    for (T& target : targets) target = static_cast<T>(random.uniform() / static_cast<double>(p.classes()));
+    CHECK(run<T>(context, p.shape, [&](lgm::workspace w) {
+            return lgm::forward_backward(context, p.shape, p.mixture(), p.options, p.features.data(),
+                                         lgm::soft_targets<T>{targets.data()}, p.upstream_data(),
+                                         soft.result(), soft.gradients(), w);
+          }) == status::success);
+    CHECK(run<T>(context, p.shape, [&](lgm::workspace w) {
+            return lgm::logits_backward(context, p.shape, p.mixture(), p.options, p.features.data(),
+                                        p.labels.data(), targets.data(), p.upstream_data(), given.gradients(),
+                                        w);
+          }) == status::success);
     CHECK(run<T>(context, p.shape, [&](lgm::workspace w) {
             return lgm::logits(context, p.shape, p.mixture(), p.options, p.features.data(), p.labels.data(),
                                logits.data(), w);
@@ -146,6 +159,8 @@ struct everything {
   void check_same_bits(const everything& other) const {
     both.check_same_bits(other.both);
     apart.check_same_bits(other.apart);
+    soft.check_same_bits(other.soft);
+    given.check_same_bits(other.given);
     CHECK_MESSAGE(logits.same_bits(other.logits), "logits differ in their bits");
     scores.check_same_bits(other.scores);
   }
