@@ -22,9 +22,23 @@ for program in "$build"/bin/*; do programs+=(-object "$program"); done
 report=("${programs[@]:1}" -instr-profile "$build/counts/all.profdata" -ignore-filename-regex '.*/(tests|examples|bench)/.*|^/usr/.*')
 
 llvm-cov report "${report[@]}" -show-branch-summary
-# Lines, and conditions in lines, that were never run or never went one way.
+# Lines that never ran, and conditions that went one way alone in every instantiation.
 llvm-cov show "${report[@]}" -show-branches=count -show-expansions=false -show-instantiations=false |
-  grep -E '^/|^ +[0-9]+\| +0\||Branch \(.*(True: 0|False: 0)' || true
+  awk '/^\// { file = $0; sub(/^.*\/include\//, "", file) }
+       /^ +[0-9]+\| +0\|/ { print file ":" $0 }
+       /Branch \(/ {
+         where = file ":" substr($0, index($0, "(") + 1, index($0, ")") - index($0, "(") - 1)
+         if (!(where in seen)) order[++count] = where
+         seen[where] = 1
+         if ($0 !~ /True: 0,/) held[where] = 1
+         if ($0 !~ /False: 0\]/) failed[where] = 1
+       }
+       END {
+         for (i = 1; i <= count; ++i) {
+           if (!(order[i] in held)) print order[i] ": never true"
+           if (!(order[i] in failed)) print order[i] ": never false"
+         }
+       }'
 llvm-cov export "${report[@]}" -summary-only |
   python3 -c '
 import json, sys
