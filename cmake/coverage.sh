@@ -24,7 +24,7 @@ report=("${programs[@]:1}" -instr-profile "$build/counts/all.profdata" -ignore-f
 llvm-cov report "${report[@]}" -show-branch-summary
 # Lines that never ran, and conditions that went one way alone in every instantiation.
 llvm-cov show "${report[@]}" -show-branches=count -show-expansions=false -show-instantiations=false |
-  awk '/^\// { file = $0; sub(/^.*\/include\//, "", file) }
+  awk '/^\// { file = $0; sub(/^.*\/include\//, "", file); sub(/:$/, "", file) }
        /^ +[0-9]+\| +0\|/ { print file ":" $0 }
        /Branch \(/ {
          where = file ":" substr($0, index($0, "(") + 1, index($0, ")") - index($0, "(") - 1)

@@ -279,7 +279,7 @@ TEST_CASE_TEMPLATE("an update's parts go to the hook", T, float, double) {
     return moved;
   };
   const std::vector<T> expected = step(context_of(1));
-  CHECK(std::memcmp(expected.data(), start.data(), size * sizeof(T)) != 0);
+  CHECK(expected[0] != start[0]);
   const auto same = [&](const std::vector<T>& found) {
     return std::memcmp(expected.data(), found.data(), expected.size() * sizeof(T)) == 0;
   };
