@@ -7,6 +7,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/host_call.hpp>
 #include <lgm/detail/host_moments.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
 
@@ -20,11 +21,6 @@ namespace lgm {
 inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
-
-// Shards of the classes are welcome here.
-inline status check_moments_call(const host_context& ctx, const shape& s) {
-  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s));
-}
 
 template <class A>
 status check_moments(const shape& s, const class_moments<A>& m) {
@@ -70,7 +66,7 @@ status accumulate_moments(const host_context& ctx, const shape& s,
                           const class_moments<A>& moments, workspace w) {
   static_assert(host::is_supported<T>, "features are float or double");
   status checked =
-      detail::first_failure(host::check_moments_call(ctx, s), detail::check(options),
+      detail::first_failure(host::check(ctx, s), detail::check(options),
                             moments.mean != nullptr ? detail::check_features(s, features) : status::success,
                             detail::check_rows(s, labels), host::check_moments(s, moments));
   if (checked != status::success) return checked;
@@ -92,7 +88,7 @@ template <class A>
 status merge_moments(const host_context& ctx, const shape& s, const class_moments<A>& from,
                      const class_moments<A>& into) {
   const status checked = detail::first_failure(
-      host::check_moments_call(ctx, s), host::check_moments(s, from), host::check_moments(s, into),
+      host::check(ctx, s), host::check_moments(s, from), host::check_moments(s, into),
       host::check_source(s, into.mean, from.mean), host::check_source(s, into.m2, from.m2),
       into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                        : status::success);
@@ -119,8 +115,7 @@ status estimate(const host_context& ctx, const shape& s, const class_moments<A>&
   parameters<T> written = p;
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = detail::first_failure(
-      host::check_moments_call(ctx, s),
-      moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
+      host::check(ctx, s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
       host::check_source(s, written.mean, moments.mean),
       host::check_source(s, written.log_variance, moments.m2), detail::check(options));
   if (checked != status::success) return checked;
