@@ -174,7 +174,7 @@ TEST_CASE_TEMPLATE("the same bits with any threads, at any alignment", T, float,
       REQUIRE(expected.estimate(context_of(1)) == status::success);
       expected.check();
       for (const int threads : {2, 3})
-        for (const std::size_t offset : {0, 1}) {
+        for (const std::size_t offset : {0u, 1u}) {
           estimate_problem<double, T> p(31, s, options, offset);
           REQUIRE(p.estimate(context_of(threads)) == status::success);
           CHECK(p.mean.same_bits(expected.mean));
