@@ -114,6 +114,8 @@ class lane_group {
     T* data;
     std::int64_t size;
 
+    row(row&&) = default;  // and no copy
+
     void store(T* out) const {
       {
         const phase in_phase(*group_, "row.store");
