@@ -47,7 +47,7 @@ real widen(T value) {
 template <class T>
 struct class_row {
   T half_norm = T(3.5), max_scale = T(1), max_norm = T(0);
-  std::vector<T> bias, offset, scale, norm, products,
+  std::vector<T> bias, offset, scale, norm, half_log_det, products,
       direct;  // direct[k]: d_k, half a unit from the product's
   bool spherical;
 
@@ -56,16 +56,19 @@ struct class_row {
       : spherical(is_spherical) {
     for (std::int64_t k = 0; k < n; ++k) {
       if (peak && n > 3 && k == n - 1) {
-        for (auto* array : {&bias, &offset, &scale, &norm, &products, &direct})
+        for (auto* array : {&bias, &offset, &scale, &norm, &half_log_det, &products, &direct})
           array->push_back((*array)[size_of(n / 3)]);
         break;
       }
       const auto push = [](std::vector<T>& array, double value) { array.push_back(static_cast<T>(value)); };
-      push(bias, random.uniform(-3, 0));
+      const bool unlikely = k % 9 == 7;  // near its class, which has next to no prior
+      push(bias, unlikely ? -45.0 : random.uniform(-3, 0));
+      push(half_log_det, random.uniform(-1, 1));
       push(scale, spherical ? random.uniform(0.5, 2) : 1.0);
       push(norm, cancels && k % 3 == 1 ? random.uniform(3000, 5000) : random.uniform(0.5, 5));
       offset.push_back(bias.back() - norm.back() / 2);
       const double logit = peak && k == n / 3 ? 20
+                           : unlikely         ? random.uniform(-45.25, -45.125)
                            : k % 5 == 4       ? random.uniform(-50, -40)
                                               : random.uniform(-10, 0);
       products.push_back(static_cast<T>(logit) - offset.back() + half_norm * scale.back());
@@ -78,8 +81,9 @@ struct class_row {
   // The struct is written by those who fill it; algorithms only read.
   lgm::class_constants<T> constants() const {
     const auto pointer = [](const std::vector<T>& array) { return const_cast<T*>(array.data()); };
-    return {pointer(bias), pointer(offset), spherical ? pointer(scale) : nullptr,
-            pointer(norm), max_scale,       max_norm};
+    return {pointer(bias), pointer(offset),       spherical ? pointer(scale) : nullptr,
+            pointer(norm), pointer(half_log_det), max_scale,
+            max_norm};
   }
   // The logit as the product gives it, and what rounding may do to it.
   real expanded(std::size_t k) const {
@@ -98,18 +102,20 @@ struct inputs {
   std::int64_t n;
   int variant;
   // [n + 1], the last element being a guard that no algorithm may write or depend on.
-  std::vector<T> features, mean, centre, log_variance, gradient, a, b;
+  std::vector<T> features, mean, centre, log_variance, gradient, a, b, c, d;
   std::vector<class_row<T>> rows;
   // Finished logits [n]: the target's is -infinity, some are too far away to count, and two share the largest.
   std::vector<T> logits;
   std::int64_t target;
+  std::vector<T> logits_of_all;              // the same with a logit for the target
+  std::vector<T> soft_target, class_weight;  // [n]; every third class is no target, and neither is `target`
 
   inputs(std::int64_t size, int which) : n(size), variant(which), target(size > 0 ? size / 2 : -1) {
     generator random(static_cast<std::uint64_t>(size * 64 + which));
     const auto fill = [&](std::vector<T>& array, auto value) {
       for (std::int64_t i = 0; i <= n; ++i) array.push_back(static_cast<T>(value()));
     };
-    for (auto* array : {&features, &mean, &centre, &gradient, &a, &b})
+    for (auto* array : {&features, &mean, &centre, &gradient, &a, &b, &c, &d})
       fill(*array, [&] { return random.normal(); });
     fill(log_variance, [&] { return random.uniform(-1, 1); });
     for (const bool spherical : {false, true})
@@ -121,6 +127,11 @@ struct inputs {
                                                    : random.uniform(-10, 0)));
     for (const std::int64_t k : {n / 3, n - 1})
       if (n > 1) logits[size_of(k)] = T(0.5);
+    for (std::int64_t k = 0; k < n; ++k) {
+      soft_target.push_back(static_cast<T>(k % 3 == 0 || k == target ? 0.0 : random.uniform(0, 1)));
+      class_weight.push_back(static_cast<T>(random.uniform(0.5, 2)));
+    }
+    logits_of_all = logits;
     if (n > 0) logits[size_of(target)] = -lgm::numeric<T>::infinity;
   }
 
@@ -147,11 +158,20 @@ struct inputs {
 
 inline lgm::covariance form_of(int variant) { return static_cast<lgm::covariance>(variant % 3); }
 
-// The memory that the lanes share. a and b start as the inputs' and are results, whole; what scratch holds is not.
+// The memory that the lanes share. a to d start as the inputs' and are results, whole; what scratch holds is not.
 template <class T>
 struct arrays {
-  T *a, *b, *scratch;
+  T *a, *b, *c, *d, *scratch;
 };
+
+// element(k) of an array, of one lane or a packet of them.
+template <class T>
+auto elements_of(const std::vector<T>& from) {
+  return [data = from.data()](auto k) {
+    using lgm::load;
+    return load(data, k);
+  };
+}
 
 // A row that starts as a copy of an input, in memory of the results.
 template <class Group, class T>
@@ -169,15 +189,20 @@ struct expectation_of {
   struct bounded {
     real value, bound;
   };
-  std::vector<bounded> answers, a, b;
+  std::vector<bounded> answers, a, b, c, d;
 
   explicit expectation_of(const inputs<T>& in) {
-    for (const T value : in.a) a.push_back({widen(value), 0});
-    for (const T value : in.b) b.push_back({widen(value), 0});
+    const auto untouched = [](const std::vector<T>& from, std::vector<bounded>& to) {
+      for (const T value : from) to.push_back({widen(value), 0});
+    };
+    untouched(in.a, a);
+    untouched(in.b, b);
+    untouched(in.c, c);
+    untouched(in.d, d);
   }
   void answer(real value, real bound = 0) { answers.push_back({value, bound}); }
   void flatten(std::vector<real>& values, std::vector<real>& bounds) const {
-    for (const auto* part : {&answers, &a, &b})
+    for (const auto* part : {&answers, &a, &b, &c, &d})
       for (const bounded& each : *part) {
         values.push_back(each.value);
         bounds.push_back(each.bound);
@@ -200,7 +225,7 @@ struct real_sum {
   }
 };
 
-// All that came out of one run: answers, a, b.
+// All that came out of one run: answers, a, b, c, d.
 template <class T>
 using outcome = std::vector<T>;
 
@@ -213,17 +238,17 @@ bool same_bits(const outcome<T>& x, const outcome<T>& y) {
 template <class A, class T, class Team>
 std::vector<outcome<T>> run_cases(const Team& team, const std::vector<inputs<T>>& cases) {
   struct memory {
-    std::vector<T> a, b, scratch;
+    std::vector<T> a, b, c, d, scratch;
     std::vector<std::vector<T>> answers;  // of each lane
   };
   std::vector<memory> memories;
   for (const inputs<T>& in : cases)
-    memories.push_back({in.a, in.b, std::vector<T>(in.a.size(), T(77)),
+    memories.push_back({in.a, in.b, in.c, in.d, std::vector<T>(in.a.size(), T(77)),
                         std::vector<std::vector<T>>(static_cast<std::size_t>(team.lanes()))});
   team.run([&](const auto& group, int lane) {
     for (std::size_t c = 0; c < cases.size(); ++c) {
       memory& m = memories[c];
-      A::run(group, cases[c], arrays<T>{m.a.data(), m.b.data(), m.scratch.data()},
+      A::run(group, cases[c], arrays<T>{m.a.data(), m.b.data(), m.c.data(), m.d.data(), m.scratch.data()},
              m.answers[static_cast<std::size_t>(lane)]);
     }
   });
@@ -233,8 +258,8 @@ std::vector<outcome<T>> run_cases(const Team& team, const std::vector<inputs<T>>
     for (const auto& answers : m.answers) equal = equal && same_bits(answers, m.answers[0]);
     CHECK_MESSAGE(equal, "lanes have different answers");
     results.push_back(m.answers[0]);
-    results.back().insert(results.back().end(), m.a.begin(), m.a.end());
-    results.back().insert(results.back().end(), m.b.begin(), m.b.end());
+    for (const auto* part : {&m.a, &m.b, &m.c, &m.d})
+      results.back().insert(results.back().end(), part->begin(), part->end());
   }
   return results;
 }
