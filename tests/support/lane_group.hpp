@@ -261,9 +261,11 @@ class lane_group {
 class wake_up {
  public:
   void post() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    posted_ = true;
-    ready_.notify_one();
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      posted_ = true;
+    }
+    ready_.notify_one();  // after the lock, which the woken thread takes at once
   }
   void wait() {
     std::unique_lock<std::mutex> lock(mutex_);
