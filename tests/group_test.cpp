@@ -23,8 +23,10 @@ namespace {
 // For scalar indices; those of packets bring their own.
 using lgm::for_lanes;
 using lgm::load;
+using lgm::load_as;
 using lgm::replace;
 using lgm::store;
+using lgm::store_as;
 
 using support::held_rows;
 using support::lane_order;
@@ -117,6 +119,31 @@ void check_group(const Team& team) {
   }
 }
 
+// Memory of another type than the lanes', wider and narrower.
+template <class T, class Team>
+void check_conversions(const Team& team) {
+  for (const std::int64_t n : sizes<T>(team.lanes())) {
+    CAPTURE(n);
+    const std::vector<T> in = ramp<T>(n);
+    const std::vector<double> wide(in.begin(), in.end());
+    std::vector<float> narrow(in.size() + 1, 99.0f);
+    std::vector<double> widened(in.size() + 1, 99.0);
+    team.run([&](const auto& group, int) {
+      group.for_each(n, [&](auto i) {
+        const auto v = load_as<T>(wide.data(), i);
+        store_as(narrow.data(), i, v + load_as<T>(in.data(), i));
+      });
+      group.for_each(n, [&](auto i) { store_as(widened.data(), i, load_as<T>(narrow.data(), i)); });
+    });
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      CHECK(narrow[i] == static_cast<float>(2 * in[i]));
+      CHECK(widened[i] == static_cast<double>(2 * in[i]));
+    }
+    CHECK(narrow.back() == 99.0f);
+    CHECK(widened.back() == 99.0);
+  }
+}
+
 // Each call ends in a barrier: what it wrote, every lane reads afterwards.
 template <class T, class Team>
 void check_barriers(const Team& team) {
@@ -189,6 +216,7 @@ void check_ties(const Team& team) {
 template <class T, class Team>
 void check_all_calls(const Team& team) {
   check_group<T>(team);
+  check_conversions<T>(team);
   check_barriers<T>(team);
   check_ties<T>(team);
 }
@@ -369,6 +397,14 @@ TEST_CASE_TEMPLATE("a packet computes what its lanes would", T, float, double) {
     CHECK(largest(product_or_zero(P(T(0)), P(std::numeric_limits<T>::infinity()))) == T(0));
     CHECK(std::isnan(largest(exp_above(P(std::numeric_limits<T>::quiet_NaN()), P(bound)))));
   }
+  const T least = std::numeric_limits<T>::min(), infinity = std::numeric_limits<T>::infinity();
+  for (const T v : {least, T(1e-10), T(0.9999), T(1), T(1.0001), T(7), T(1e30)})
+    CHECK(std::fabs(largest(log(P(v))) - std::log(v)) <=
+          2 * std::numeric_limits<T>::epsilon() * std::fabs(std::log(v)));
+  CHECK(largest(log(P(infinity))) == infinity);
+  CHECK(std::isnan(largest(log(P(std::numeric_limits<T>::quiet_NaN())))));
+  // What is not a number stays so where it is the first.
+  CHECK(std::isnan(largest(larger(P(std::numeric_limits<T>::quiet_NaN()), P(T(1))))));
 }
 
 TEST_CASE_TEMPLATE("an element's bits do not depend on its place in a packet or on the row's length", T,

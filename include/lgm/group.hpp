@@ -33,8 +33,8 @@
 //   memory holds nothing of use until row.store(row.data); before, row.data may be read. Nothing else writes there
 //   while the row is held. A row is not copied: whether the copy would follow its changes is not said.
 //
-// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, replace and
-// for_lanes treat both alike.
+// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, load_as, store_as,
+// replace and for_lanes treat both alike.
 
 namespace lgm {
 
@@ -46,6 +46,15 @@ LGM_HD T load(const T* pointer, std::int64_t i) {
 template <class T>
 LGM_HD void store(T* pointer, std::int64_t i, T value) {
   pointer[i] = value;
+}
+// The same where memory holds another type than the lanes: V is theirs.
+template <class V, class T>
+LGM_HD V load_as(const T* pointer, std::int64_t i) {
+  return static_cast<V>(pointer[i]);
+}
+template <class T, class V>
+LGM_HD void store_as(T* pointer, std::int64_t i, V value) {
+  pointer[i] = static_cast<T>(value);
 }
 // Puts `replacement` where index i is `at`.
 template <class T>

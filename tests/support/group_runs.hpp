@@ -107,8 +107,9 @@ struct inputs {
   // Finished logits [n]: the target's is -infinity, some are too far away to count, and two share the largest.
   std::vector<T> logits;
   std::int64_t target;
-  std::vector<T> logits_of_all;              // the same with a logit for the target
-  std::vector<T> soft_target, class_weight;  // [n]; every third class is no target, and neither is `target`
+  std::vector<T> logits_of_all;  // the same with a logit for the target
+  std::vector<T> soft_target,
+      class_weight;  // [n] and [n + 1]; every third class is no target, and neither is `target`
 
   inputs(std::int64_t size, int which) : n(size), variant(which), target(size > 0 ? size / 2 : -1) {
     generator random(static_cast<std::uint64_t>(size * 64 + which));
@@ -129,8 +130,8 @@ struct inputs {
       if (n > 1) logits[size_of(k)] = T(0.5);
     for (std::int64_t k = 0; k < n; ++k) {
       soft_target.push_back(static_cast<T>(k % 3 == 0 || k == target ? 0.0 : random.uniform(0, 1)));
-      class_weight.push_back(static_cast<T>(random.uniform(0.5, 2)));
     }
+    fill(class_weight, [&] { return random.uniform(0.5, 2); });
     logits_of_all = logits;
     if (n > 0) logits[size_of(target)] = -lgm::numeric<T>::infinity;
   }
