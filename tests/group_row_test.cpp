@@ -82,7 +82,8 @@ struct centre_row_run {
   }
 };
 
-// A row of logits (eq:logit) from its products, some computed again from the differences, and what each is off by.
+// A row of logits (eq:logit) from its products, some computed again from the differences, and what each is
+// off by.
 template <class T>
 struct finished_row {
   std::vector<real> logit, bound;
@@ -197,8 +198,8 @@ struct nearest_run {
       e.answer(-1);
       return;
     }
-    // The product's rounding can be told from the distance itself only where some class of the range cancels: then
-    // whichever is nearest is computed again.
+    // The product's rounding can be told from the distance itself only where some class of the range cancels:
+    // then whichever is nearest is computed again.
     const std::size_t k = size_of(in.n / 3);
     const bool again = in.variant >= 2 && in.n > 1;
     if (again)
@@ -234,7 +235,8 @@ struct target_run {
   }
 };
 
-// What finish_weights is to give for finished logits that are off by `error`: weights in a, their sums by class in b.
+// What finish_weights is to give for finished logits that are off by `error`: weights in a, their sums by
+// class in b.
 template <class T>
 void expect_weights(const inputs<T>& in, const class_row<T>& row, const std::vector<real>& logit,
                     real evidence, real error, real scale, real smoothing, bool with_class_weights,
@@ -293,7 +295,8 @@ struct finish_weights_run {
   }
 };
 
-// The sum of w_k d_k of each class; the target's and the far classes' terms are exactly zero, whatever their distance.
+// The sum of w_k d_k of each class; the target's and the far classes' terms are exactly zero, whatever their
+// distance.
 struct class_distance_run {
   static constexpr int variants = 1;
   template <class Group, class T>

@@ -15,8 +15,8 @@
 #include "support/emulated_group.hpp"
 #include "support/thread_group.hpp"
 
-// Each call of a group, for one thread, the lanes of a SIMD register and lanes that are threads, at sizes around the
-// number of lanes.
+// Each call of a group, for one thread, the lanes of a SIMD register and lanes that are threads, at sizes
+// around the number of lanes.
 
 namespace {
 

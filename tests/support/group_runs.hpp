@@ -30,8 +30,9 @@
 //     static void expect(const inputs<T>& in, expectation_of<T>& e);
 //   };
 //
-// and check_algorithm<centre_row_run>() is its test: the same bits in every order of lanes and in free threads, equal
-// answers in all lanes, and all groups within the stated bounds of the reference and of one thread.
+// and check_algorithm<centre_row_run>() is its test: the same bits in every order of lanes and in free
+// threads, equal answers in all lanes, and all groups within the stated bounds of the reference and of one
+// thread.
 
 namespace support {
 
@@ -41,9 +42,9 @@ real widen(T value) {
   return static_cast<real>(value);
 }
 
-// A row of products of one sample with n classes, and the classes' constants, made so that rounding decides nothing:
-// logits are near the largest (within 11) or far from it (40 and more), and where `cancels`, every third class has a
-// norm that the product cannot be trusted with.
+// A row of products of one sample with n classes, and the classes' constants, made so that rounding decides
+// nothing: logits are near the largest (within 11) or far from it (40 and more), and where `cancels`, every
+// third class has a norm that the product cannot be trusted with.
 template <class T>
 struct class_row {
   T half_norm = T(3.5), max_scale = T(1), max_norm = T(0);
@@ -104,7 +105,8 @@ struct inputs {
   // [n + 1], the last element being a guard that no algorithm may write or depend on.
   std::vector<T> features, mean, centre, log_variance, gradient, a, b, c, d;
   std::vector<class_row<T>> rows;
-  // Finished logits [n]: the target's is -infinity, some are too far away to count, and two share the largest.
+  // Finished logits [n]: the target's is -infinity, some are too far away to count, and two share the
+  // largest.
   std::vector<T> logits;
   std::int64_t target;
   std::vector<T> logits_of_all;  // the same with a logit for the target
@@ -159,7 +161,8 @@ struct inputs {
 
 inline lgm::covariance form_of(int variant) { return static_cast<lgm::covariance>(variant % 3); }
 
-// The memory that the lanes share. a to d start as the inputs' and are results, whole; what scratch holds is not.
+// The memory that the lanes share. a to d start as the inputs' and are results, whole; what scratch holds is
+// not.
 template <class T>
 struct arrays {
   T *a, *b, *c, *d, *scratch;
@@ -184,7 +187,8 @@ auto hold_copy(const Group& group, const std::vector<T>& from, T* to) {
   return group.hold(to, n);
 }
 
-// What an algorithm should give, with what each value may be off by. Arrays that it does not write stay as they were.
+// What an algorithm should give, with what each value may be off by. Arrays that it does not write stay as
+// they were.
 template <class T>
 struct expectation_of {
   struct bounded {
@@ -308,8 +312,8 @@ template <class A>
 void check_algorithm() {
   for (int variant = 0; variant < A::variants; ++variant)
     for (const int lanes : {2, 31, 32, 33, 128}) {
-      // A change of lanes costs microseconds. All variants in both types at two of the numbers; at the others the
-      // first variant in float and the last in double.
+      // A change of lanes costs microseconds. All variants in both types at two of the numbers; at the others
+      // the first variant in float and the last in double.
       const bool all = lanes == 2 || lanes == 32;
       if (all || variant == 0) check_lanes<A, float>(lanes, variant);
       if (all || variant == A::variants - 1) check_lanes<A, double>(lanes, variant);

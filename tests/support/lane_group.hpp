@@ -17,13 +17,13 @@
 #include <type_traits>
 #include <vector>
 
-// A group of many lanes, as a graphics processor has them, on the host: the whole algorithm runs once per lane, on a
-// thread of its own, and all that the lanes share is memory. What the lanes' barrier does is the team's business:
-// emulated_group.hpp releases them one at a time, thread_group.hpp all at once.
+// A group of many lanes, as a graphics processor has them, on the host: the whole algorithm runs once per
+// lane, on a thread of its own, and all that the lanes share is memory. What the lanes' barrier does is the
+// team's business: emulated_group.hpp releases them one at a time, thread_group.hpp all at once.
 //
-// Which lane has an element: index i of for_each(n) and reduce(n) belongs to lane i % lanes. A held row is taken in
-// vectors of 16 bytes, and its vector v belongs to lane v % lanes. The two differ on purpose: an algorithm that counts
-// on one lane having index i throughout is wrong.
+// Which lane has an element: index i of for_each(n) and reduce(n) belongs to lane i % lanes. A held row is
+// taken in vectors of 16 bytes, and its vector v belongs to lane v % lanes. The two differ on purpose: an
+// algorithm that counts on one lane having index i throughout is wrong.
 
 namespace support {
 
@@ -32,8 +32,8 @@ struct group_misuse : std::logic_error {
   using std::logic_error::logic_error;
 };
 
-// Where a held row lives. Real groups do the one for short rows and the other for long ones, and algorithms must not
-// tell them apart.
+// Where a held row lives. Real groups do the one for short rows and the other for long ones, and algorithms
+// must not tell them apart.
 enum class held_rows { in_registers, in_memory };
 
 // One call of the group; all lanes have to make the same.
@@ -79,7 +79,8 @@ class lane_team {
  protected:
   static constexpr group_call last_call{"the end", 0, 0};
 
-  // Throws where this lane's call is not the one that the phase's first lane made. The caller keeps other lanes out.
+  // Throws where this lane's call is not the one that the phase's first lane made. The caller keeps other
+  // lanes out.
   void check(int lane, const group_call& call) {
     if (arrived_ == 0) {
       call_ = call;
@@ -231,8 +232,8 @@ class lane_group {
       for (std::int64_t i = first; i < std::min(first + width, n); ++i) f(i);
   }
 
-  // op over one value a lane, in a tree whose shape depends on nothing but the number of lanes. Two sets of slots in
-  // turn: a lane that is ahead writes the next values while another still reads these.
+  // op over one value a lane, in a tree whose shape depends on nothing but the number of lanes. Two sets of
+  // slots in turn: a lane that is ahead writes the next values while another still reads these.
   template <class T, class Op>
   T combine(const group_call& call, T mine, Op op) const {
     static_assert(std::is_trivially_copyable<T>::value && sizeof(T) <= lane_team::slot_bytes,

@@ -7,8 +7,8 @@
 
 #include "support/lane_group.hpp"
 
-// Lanes that run freely between real barriers. ThreadSanitizer sees a phase in which one lane reads or writes what
-// another writes; without it, the bits have to be those of the emulated group of as many lanes.
+// Lanes that run freely between real barriers. ThreadSanitizer sees a phase in which one lane reads or writes
+// what another writes; without it, the bits have to be those of the emulated group of as many lanes.
 
 namespace support {
 
