@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "network.hpp"
+#include "options.hpp"
 #include "schedule_text.hpp"
 
 // The two heads that are compared. Both turn features [samples, dims] and labels into a loss and its
@@ -22,6 +23,8 @@
 //   evaluate(features, labels)                             loss of a batch as at inference
 //   confidence(features, out)                              per sample: how much it looks like the training
 //   data
+//   for_each_array(function)                               function(name, shape, begin) for each array in parameters()
+//   for_each_moment(function)                              function(name, shape, values) for what else it keeps
 
 namespace trainer {
 
@@ -48,6 +51,15 @@ class softmax_head {
   vector<Scalar>& parameters() { return parameters_; }
   const vector<Scalar>& gradient() const { return gradient_; }
   void constrain() {}
+
+  template <class Function>
+  void for_each_array(const Function& function) const {
+    using sizes = std::vector<std::int64_t>;
+    function("weight", sizes{classes_, dims_}, std::int64_t{0});
+    function("bias", sizes{classes_}, classes_ * dims_);
+  }
+  template <class Function>
+  void for_each_moment(const Function&) {}
 
   batch_loss train(const const_matrix_view<Scalar>& features, const std::uint8_t* labels, std::int64_t,
                    matrix_view<Scalar> feature_gradient) {
@@ -126,7 +138,7 @@ class softmax_head {
 
 struct lgm_settings {
   lgm::covariance covariance = lgm::covariance::identity;
-  bool update_variance = false;
+  update_rule update_mean = update_rule::gradient, update_variance = update_rule::off;
   float lambda = 0;
   alpha_schedule alpha;
   float mean_scale = 1;  // the means start as normal numbers of this deviation
@@ -159,6 +171,19 @@ class lgm_head {
   vector<float>& parameters() { return parameters_; }
   const vector<float>& gradient() const { return gradient_; }
 
+  template <class Function>
+  void for_each_array(const Function& function) const {
+    using sizes = std::vector<std::int64_t>;
+    function("mean", sizes{shape_.classes, shape_.dims}, std::int64_t{0});
+    if (settings_.covariance == lgm::covariance::spherical) {
+      function("log_variance", sizes{shape_.classes}, mean_count_);
+    } else if (settings_.covariance == lgm::covariance::diagonal) {
+      function("log_variance", sizes{shape_.classes, shape_.dims}, mean_count_);
+    }
+  }
+  template <class Function>
+  void for_each_moment(const Function&) {}
+
   batch_loss train(const const_matrix_view<float>& features, const std::uint8_t* labels,
                    std::int64_t iteration, matrix_view<float> feature_gradient) {
     lgm::loss_options<float> options;
@@ -166,8 +191,10 @@ class lgm_head {
     options.lambda = settings_.lambda;
     lgm::gradients<float, float> gradients;
     gradients.feature = feature_gradient.data();
-    gradients.mean = gradient_.data();
-    gradients.log_variance = settings_.update_variance ? log_variance_of(gradient_) : nullptr;
+    // What is not asked for stays zero, and Adam leaves its parameters as they are.
+    if (settings_.update_mean == update_rule::gradient) gradients.mean = gradient_.data();
+    if (settings_.update_variance == update_rule::gradient)
+      gradients.log_variance = log_variance_of(gradient_);
     loss_values values;
     check(lgm::forward_backward(context_, shape_of(features, feature_gradient.outerStride()), mixture(),
                                 options, features.data(), labels, nullptr, values.result(), gradients,
