@@ -7,6 +7,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/host_call.hpp>
 #include <lgm/detail/host_moments.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
 
@@ -20,11 +21,6 @@ namespace lgm {
 inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
-
-// Shards of the classes are welcome here.
-inline status check_moments_call(const host_context& ctx, const shape& s) {
-  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s));
-}
 
 template <class A>
 status check_moments(const shape& s, const class_moments<A>& m) {
@@ -58,10 +54,11 @@ inline std::size_t moments_bytes(const host_context& ctx, const shape& s) {
 //   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
 //   moments   see class_moments; updated in place. A may be another type than T. count and scatter must be zero before
 //             the first batch; of a class whose count is 0 nothing else is read
-// count, mean, mean_residual and m2 have the same bits however the samples are cut into batches, in whatever number of
-// threads, as long as each class's samples keep their order. With mean_residual, double moments agree with a
-// computation in two passes to 1e-12 of each number, at means of 1e6 standard deviations and batches of one sample as
-// well; without it, m2 is off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a class.
+// count, mean, mean_residual and m2 have the same bits however the samples are cut into batches and in any number of
+// threads, as long as each class's samples keep their order; the scatter in any number of threads. With mean_residual
+// double moments agree with a computation in two passes to 1e-12: m2 of itself, the scatter of its diagonal, means of the
+// larger of themselves and the deviation; at means of 1e6 deviations and in batches of one sample too. Without it m2 is
+// off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a class.
 // A feature of a counted sample that is not finite makes that dimension of that class not finite, and its row and
 // column of the scatter.
 template <class T, class L, class A>
@@ -70,7 +67,7 @@ status accumulate_moments(const host_context& ctx, const shape& s,
                           const class_moments<A>& moments, workspace w) {
   static_assert(host::is_supported<T>, "features are float or double");
   status checked =
-      detail::first_failure(host::check_moments_call(ctx, s), detail::check(options),
+      detail::first_failure(host::check(ctx, s), detail::check(options),
                             moments.mean != nullptr ? detail::check_features(s, features) : status::success,
                             detail::check_rows(s, labels), host::check_moments(s, moments));
   if (checked != status::success) return checked;
@@ -92,7 +89,7 @@ template <class A>
 status merge_moments(const host_context& ctx, const shape& s, const class_moments<A>& from,
                      const class_moments<A>& into) {
   const status checked = detail::first_failure(
-      host::check_moments_call(ctx, s), host::check_moments(s, from), host::check_moments(s, into),
+      host::check(ctx, s), host::check_moments(s, from), host::check_moments(s, into),
       host::check_source(s, into.mean, from.mean), host::check_source(s, into.m2, from.m2),
       into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                        : status::success);
@@ -119,8 +116,7 @@ status estimate(const host_context& ctx, const shape& s, const class_moments<A>&
   parameters<T> written = p;
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = detail::first_failure(
-      host::check_moments_call(ctx, s),
-      moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
+      host::check(ctx, s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
       host::check_source(s, written.mean, moments.mean),
       host::check_source(s, written.log_variance, moments.m2), detail::check(options));
   if (checked != status::success) return checked;

@@ -18,8 +18,8 @@
 #include <type_traits>
 
 // The host driver of the moments. A class's samples are merged into its moments one after the other, in the order
-// they have in the call, so that the bits of count, mean and m2 depend neither on threads nor on how samples are cut
-// into tiles or batches.
+// they have in the call: the bits of count, mean and m2 depend neither on threads nor on how samples are cut into tiles
+// or batches, and those of the scatter not on threads.
 
 namespace lgm::detail {
 
@@ -99,16 +99,8 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   return p;
 }
 
-template <class A>
-gemm_hook::function<A> gemm_function(const gemm_hook& hook) {
-  if constexpr (std::is_same<A, float>::value)
-    return hook.sgemm;
-  else
-    return hook.dgemm;
-}
-
-// f(first, last) for blocks [first, last) of classes, at least `least` tasks' worth of work apart; what f computes must
-// not depend on how classes are cut.
+// f(first, last) for parts [first, last) of the classes, as many as `work` multiply-adds are worth. What f computes must
+// not depend on where a part begins.
 template <class Threads, class F>
 void for_class_parts(const host_context& ctx, int threads, std::int64_t classes, std::int64_t work, F f) {
   const std::int64_t parts =
@@ -219,16 +211,15 @@ class moments_driver {
   // caller's products take it.
   void add_products() {
     const std::int64_t dims = shape_.dims, block = plan_.scatter_block, side = blocks_of(dims, block);
-    const auto hook = gemm_function<A>(plan_.gemm);
-    if (hook == nullptr) {
+    if (plan_.gemm.template of<A>() == nullptr) {
       add_squares(0, side);
       return;
     }
     for (std::int64_t row = 0; row < side; ++row) {
       const std::int64_t begin = row * block, m = std::min(block, dims - begin);
       const A* deviation = b_.deviation + begin;
-      if (!hook(plan_.gemm.user, true, false, m, dims - begin, count_, A(1), deviation, dims, deviation, dims,
-                A(1), moments_.scatter + begin * dims + begin, dims))
+      if (!external_gemm(plan_.gemm, true, false, m, dims - begin, count_, A(1), deviation, dims, deviation,
+                         dims, A(1), moments_.scatter + begin * dims + begin, dims))
         add_squares(row, row + 1);
     }
   }
