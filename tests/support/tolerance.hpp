@@ -23,9 +23,10 @@
 // - direct: sum of t^2, t = (x - mu) s, each t off by a few eps of s (|x - c| + |mu - c|), c the centre;
 // - product: |x|^2 - 2 x mu + |mu|^2, all centred, off by 8 eps (|x - c|^2 + |mu - c|^2) / Lambda.
 //
-// The target of a label must be direct. Others may be products, except near the row's maximum (within 20) and where a
-// soft target is not zero: there a product may stand only if eps (|x - c| |mu - c| + |mu - c|^2) / Lambda is at most
-// 1e-4. Entries count as near within 18 of the maximum here, so that rounding does not decide which side they fall on.
+// The target of a label must be direct. Others may be products, except near the row's maximum (within 20), where a product
+// may stand only if eps (|x - c| |mu - c| + |mu - c|^2) / Lambda is at most 1e-4, and where a soft target is not zero,
+// only if that is at most 1e-4 (1 + d). Entries count as near within 18 of the maximum here, so that rounding does not
+// decide which side they fall on.
 //
 // The rest is what E does to each formula, as exp and log spread it, plus growth of each sum's own terms:
 // - A label without smoothing has the loss c log(1 + e^R) and the slope c sigmoid(R): their errors are those of R, as
@@ -129,8 +130,8 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
       const real q = reference::target_at(in, i, k), margin_logit = out.logit_with_margin[i * n_classes + k];
       e.with_margin[i * n_classes + k] = e.logit[i * n_classes + k];
       if (q == 0) continue;
-      const real product_of_target =
-          in.soft ? std::min(product, product_factor * static_cast<real>(1e-4)) : 0;
+      const real trusted = product_factor * static_cast<real>(1e-4) * (1 + d);
+      const real product_of_target = in.soft ? std::min(product, trusted) : 0;
       e.with_margin[i * n_classes + k] =
           (1 + in.alpha * q) * (direct + product_of_target) + other + 4 * eps * std::fabs(margin_logit);
       if (!in.soft) e.target[i] = e.with_margin[i * n_classes + k];
