@@ -22,9 +22,11 @@ constexpr sizes3 edge_sizes[] = {{0, 4, 3},   {1, 1, 1},  {1, 2, 3},   {2, 1, 5}
                                  {5, 7, 4},   {9, 8, 7},  {4, 9, 9},   {8, 15, 5}, {17, 16, 2},
                                  {7, 17, 16}, {5, 3, 17}, {33, 33, 9}, {40, 65, 6}};
 
-// One tile; several row tiles and class tiles with three threads; the smallest tiles there are.
+// One tile; two sizes of tiles that cut rows, classes or both at the sizes above; the smallest tiles there are. (More than
+// one thread works only on larger problems: threads_test.)
 inline std::vector<lgm::host_context> tiled_contexts() {
-  return {context_of(1), context_of(3, std::size_t{1} << 12), context_of(1, 1)};
+  return {context_of(1), context_of(3, std::size_t{1} << 13), context_of(1, std::size_t{1} << 14),
+          context_of(1, 1)};
 }
 
 // A shape whose rows have padding.

@@ -172,16 +172,17 @@ inline void losses(const input& in, output& out) {
     real state = 0;
     for (std::size_t k = 0; k < in.classes; ++k) {
       const real q = target_at(in, i, k);
-      real g = out.coefficient_sum[i] * std::exp(l[k] - evidence);
-      if (c[k] != 0) {
-        // E - l_k and 1 - p_k relative to class k, so that they keep their digits where the class has nearly all of
-        // the evidence: log(1 + e^R) and sigmoid(R); g = (S - c_k) p_k - c_k (1 - p_k).
+      real loss = evidence - l[k], g = out.coefficient_sum[i] * std::exp(l[k] - evidence) - c[k];
+      if (c[k] != 0 && loss < 1) {
+        // Relative to a class with a good part of the evidence, so that what is left keeps its digits: log(1 + e^R) and
+        // sigmoid(R), the others' part; g = (S - c_k) p_k - c_k (1 - p_k).
         const real r = rest_of(k) - l[k];
-        out.classification[i] += c[k] * (r > 0 ? r + std::log1p(std::exp(-r)) : std::log1p(std::exp(r)));
+        loss = r > 0 ? r + std::log1p(std::exp(-r)) : std::log1p(std::exp(r));
         real others = 0;
         for (std::size_t j = 0; j < in.classes; ++j) others += j == k ? 0 : c[j];
         g = others * std::exp(l[k] - evidence) - c[k] / (1 + std::exp(-r));
       }
+      if (c[k] != 0) out.classification[i] += c[k] * loss;
       if (q != 0)
         out.likelihood[i] +=
             in.sample_weight[i] * in.class_weight[k] * q * (out.distance[row + k] + out.half_log_det[k]);
