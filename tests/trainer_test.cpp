@@ -3,7 +3,6 @@
 // The trainer's readers, parsers, metrics, network and optimiser.
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <Eigen/Core>
@@ -25,32 +24,17 @@
 #include "idx.hpp"
 #include "metrics.hpp"
 #include "network.hpp"
+#include "options.hpp"
 #include "schedule_text.hpp"
+#include "support/files.hpp"
 #include "workers.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
+using lgm_test::contains;
+using lgm_test::temporary_directory;
 using bytes = std::vector<std::uint8_t>;
-
-// A directory of its own for one test case.
-class temporary_directory {
- public:
-  temporary_directory() {
-    std::string name = (fs::temp_directory_path() / "lgm-trainer-test-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~temporary_directory() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 void write_plain(const fs::path& path, const bytes& content) {
   std::ofstream file(path, std::ios::binary);
@@ -103,10 +87,6 @@ std::string error_of(const std::string& name, Function function) {
 
 std::string idx_error(const fs::path& path, int dimensions) {
   return error_of(path.filename().string(), [&] { trainer::read_idx(path, dimensions); });
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // A small good set: 4 training and 2 test images of 2 x 3 pixels, 3 classes.
@@ -491,7 +471,7 @@ TEST_CASE("softmax head: small and large losses keep their digits") {
 TEST_CASE("L-GM head: gradients against central differences") {
   trainer::lgm_settings settings;
   settings.covariance = lgm::covariance::diagonal;
-  settings.update_variance = true;
+  settings.update_variance = trainer::update_rule::gradient;
   settings.lambda = 0.3f;
   settings.alpha = trainer::parse_alpha("0");  // evaluate() has no margin
   settings.threads = 1;
@@ -519,6 +499,65 @@ TEST_CASE("L-GM head: gradients against central differences") {
   CHECK(head.parameters().tail(6).maxCoeff() == 10);
 }
 
+TEST_CASE("L-GM head: parameters that follow the moments of the features") {
+  using trainer::update_rule;
+  trainer::row_matrix<float> features(3, 1), feature_gradient(3, 1);
+  features << 2, 4, -3;
+  const bytes labels{0, 0, 2};  // none of class 1
+  for (const update_rule mean_rule : {update_rule::gradient, update_rule::moments}) {
+    for (const update_rule variance_rule : {update_rule::off, update_rule::gradient, update_rule::moments}) {
+      CAPTURE(trainer::to_string(mean_rule));
+      CAPTURE(trainer::to_string(variance_rule));
+      trainer::lgm_settings settings;
+      settings.covariance = lgm::covariance::diagonal;
+      settings.update_mean = mean_rule;
+      settings.update_variance = variance_rule;
+      settings.alpha = trainer::parse_alpha("0");
+      settings.threads = 1;
+      settings.kept_moments = 0.5;
+      settings.first_count = 4;
+      trainer::lgm_head head(3, 1, 3, 1, settings);
+      const trainer::vector<float> before = head.parameters();  // 3 means, 3 log variances of 0
+      head.train(features, labels.data(), 0, feature_gradient);
+
+      // Class 0: 4 samples at its first mean with variance 1, of which 2 are kept, and 2 and 4. Class 2: those and -3.
+      const double first[] = {before[0], before[1], before[2]};
+      const double mean[] = {(2 * first[0] + 6) / 4, first[1], (2 * first[2] - 3) / 3};
+      const auto square = [](double x) { return x * x; };
+      const double variance[] = {
+          (2 + 2 * square(first[0] - mean[0]) + square(2 - mean[0]) + square(4 - mean[0])) / 4, 1,
+          (2 + 2 * square(first[2] - mean[2]) + square(-3 - mean[2])) / 3};
+      for (int k = 0; k < 3; ++k) {
+        CAPTURE(k);
+        const bool mean_follows = mean_rule == update_rule::moments;
+        const bool variance_follows = variance_rule == update_rule::moments;
+        CHECK(head.parameters()[k] == doctest::Approx(mean_follows ? mean[k] : first[k]).epsilon(1e-6));
+        const double log_variance = variance_follows ? std::log(variance[k]) : 0;
+        CHECK(head.parameters()[3 + k] == doctest::Approx(log_variance).epsilon(1e-6));
+        // What does not follow its gradient has none, so that Adam leaves it.
+        CHECK((head.gradient()[k] != 0) == !mean_follows);
+        CHECK((head.gradient()[3 + k] != 0) == (variance_rule == update_rule::gradient));
+      }
+    }
+  }
+}
+
+TEST_CASE("L-GM head: variances that follow moments stay above their floor") {
+  trainer::lgm_settings settings;
+  settings.covariance = lgm::covariance::spherical;
+  settings.update_variance = trainer::update_rule::moments;
+  settings.alpha = trainer::parse_alpha("0");
+  settings.threads = 1;
+  trainer::lgm_head head(2, 3, 4, 1, settings);
+  const trainer::row_matrix<float> features = trainer::row_matrix<float>::Constant(4, 3, 7.0f);
+  trainer::row_matrix<float> feature_gradient(4, 3);
+  const bytes labels{0, 0, 0, 1};
+  for (int step = 0; step < 2000; ++step) head.train(features, labels.data(), 0, feature_gradient);
+  for (int k = 0; k < 2; ++k) {
+    CHECK(head.parameters()[6 + k] == doctest::Approx(std::log(settings.variance_floor)));
+  }
+}
+
 TEST_CASE("adam: two steps by hand") {
   trainer::workers team(1);
   trainer::adam<double> optimiser(2, team);
@@ -544,4 +583,40 @@ TEST_CASE("one-cycle rate: up, peak, down") {
   CHECK(trainer::one_cycle_rate(0.003, 100, 101) == doctest::Approx(0.003 / 25 / 1e4));
   CHECK(trainer::one_cycle_rate(0.003, 15, 101) < 0.003);
   CHECK(trainer::one_cycle_rate(0.003, 0, 1) > 0);
+}
+
+TEST_CASE("options: what follows from what is left out") {
+  const auto parsed = [](std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "trainer");
+    return trainer::parse_options(static_cast<int>(arguments.size()), arguments.data()).value();
+  };
+  const auto error = [&](const std::vector<const char*>& arguments) {
+    return lgm_test::error_of([&] { parsed(arguments); });
+  };
+  using trainer::update_rule;
+  CHECK(parsed({}).update_mean == update_rule::gradient);
+  CHECK(parsed({}).update_variance == update_rule::off);
+  CHECK(parsed({"--update-mean", "moments"}).update_mean == update_rule::moments);
+  CHECK(parsed({"--covariance", "diagonal"}).update_variance == update_rule::gradient);
+  CHECK(parsed({"--covariance", "diagonal", "--update-variance", "on"}).update_variance ==
+        update_rule::gradient);
+  CHECK(parsed({"--covariance", "diagonal", "--update-variance", "off"}).update_variance == update_rule::off);
+  CHECK(parsed({"--covariance", "spherical", "--update-variance", "moments"}).update_variance ==
+        update_rule::moments);
+  CHECK(contains(error({"--update-variance", "moments"}), "--update-variance: moments needs"));
+  CHECK(contains(error({"--update-variance", "gradient"}), "--update-variance: gradient needs"));
+  CHECK(contains(error({"--update-mean", "off"}), "--update-mean"));
+
+  CHECK(parsed({}).lr_epochs == 6);
+  CHECK(parsed({"--epochs", "9"}).lr_epochs == 9);
+  CHECK(parsed({"--epochs", "9", "--lr-epochs", "20"}).lr_epochs == 20);
+  CHECK(contains(error({"--lr-epochs", "0"}), "--lr-epochs"));
+
+  CHECK(parsed({"--save", "a"}).save == "a");
+  CHECK(parsed({"--save", "a"}).resume.empty());
+  CHECK(parsed({"--resume", "a"}).save == "a");
+  CHECK(parsed({"--resume", "a", "--save", "b"}).save == "b");
+  CHECK(parsed({"--resume", "a", "--save-every", "5"}).save_every == 5);
+  CHECK(contains(error({"--save-every", "5"}), "--save-every: needs"));
+  CHECK(contains(error({"--save", "a", "--save-every", "-1"}), "--save-every"));
 }
