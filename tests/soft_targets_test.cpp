@@ -415,7 +415,7 @@ TEST_CASE("targets far below the largest logit keep their digits") {
       REQUIRE(forward(context_of(1), p, apart.result()) == status::success);
       REQUIRE(backward(context_of(1), p, apart.row_state.data(), apart.gradients()) == status::success);
       for (const auto* got : {&fused, &apart}) {
-        // Half of what a product may leave in a distance of 256. At 100 deviations a product alone is off by more than 1.
+        // Half of what a product may leave in a distance of 256. At 100 deviations a product alone leaves far more.
         double worst = 0;
         for (std::size_t i = 0; i < 64; ++i)
           worst = std::max(worst, std::fabs(shown(static_cast<real>(got->classification[i]) -
