@@ -124,7 +124,6 @@ template <class T>
 std::vector<row<T>> table() {
   using A = arguments<T>;
   const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
-  static const T one = 1;
   std::vector<row<T>> rows;
   const auto add = [&](const std::string& name, unsigned f, status expected, std::function<void(A&)> spoil) {
     rows.push_back({name, f, expected, std::move(spoil)});
@@ -190,20 +189,6 @@ std::vector<row<T>> table() {
     for (const std::size_t at : {std::size_t{0}, std::size_t{5}})
       add("label out of range", option_calls, status::label_out_of_range,
           [=](A& a) { a.p.labels[at] = value; });
-
-  add("class_weight", labelled_calls, status::not_supported,
-      [](A& a) { a.options.class_weight = a.p.log_prior.data(); });
-  add("sample_weight", labelled_calls, status::not_supported,
-      [](A& a) { a.options.sample_weight = a.row_states.data(); });
-  add("normalizer", labelled_calls, status::not_supported, [](A& a) { a.options.normalizer = &one; });
-  add("label_smoothing", labelled_calls, status::not_supported,
-      [](A& a) { a.options.label_smoothing = T(0.1); });
-  add("accumulate", gradient_calls, status::not_supported, [](A& a) { a.gradients.accumulate = true; });
-  add("class shard", all_calls, status::not_supported, [](A& a) {
-    a.shape.class_begin = 2;
-    a.shape.total_classes = 10;
-  });
-  add("first class shard", all_calls, status::not_supported, [](A& a) { a.shape.total_classes = 10; });
   return rows;
 }
 

@@ -310,7 +310,7 @@ TEST_CASE_TEMPLATE("ignored samples have defined results", T, float, double) {
       CHECK(out.classification[i] == T(0));
       CHECK(out.likelihood[i] == T(0));
       CHECK(out.log_evidence[i] == T(0));
-      CHECK(out.row_state.at(i, 0) == T(0));
+      CHECK(out.row_state.at(i, 0) == -lgm::numeric<T>::infinity);
       CHECK(out.row_state.at(i, 1) == -std::numeric_limits<T>::infinity());
       for (std::size_t j = 0; j < 5; ++j) CHECK(out.feature.at(i, j) == T(0));
     }

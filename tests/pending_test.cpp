@@ -12,25 +12,12 @@ TEST_CASE_TEMPLATE("declared functions answer not_supported", T, float, double) 
   const T one[2] = {1, 1};
   const std::int64_t label[1] = {0};
   T out[8] = {7, 7, 7, 7, 7, 7, 7, 7};
-  const lgm::mixture<T> m{one};
   const lgm::loss_options<T> o;
-  const lgm::soft_targets<T> targets{one};
-  lgm::loss_result<T> result;
-  result.total = out;
-  lgm::gradients<T, T> gradient;
-  gradient.feature = out + 1;
   const lgm::class_moments<T> moments{out + 2, out + 3, out + 4};
   const lgm::parameters<T> parameters{out + 5};
   const lgm::workspace w;
-  CHECK(lgm::forward(ctx, s, m, o, one, targets, result, w) == lgm::status::not_supported);
-  CHECK(lgm::backward(ctx, s, m, o, one, targets, one, nullptr, gradient, w) == lgm::status::not_supported);
-  CHECK(lgm::forward_backward(ctx, s, m, o, one, targets, nullptr, result, gradient, w) ==
-        lgm::status::not_supported);
-  CHECK(lgm::logits_backward(ctx, s, m, o, one, label, one, nullptr, gradient, w) ==
-        lgm::status::not_supported);
   CHECK(lgm::accumulate_moments(ctx, s, o, one, label, moments, w) == lgm::status::not_supported);
   CHECK(lgm::merge_moments(ctx, s, moments, moments) == lgm::status::not_supported);
   CHECK(lgm::estimate(ctx, s, moments, lgm::estimate_options<T>{}, parameters) == lgm::status::not_supported);
-  CHECK(lgm::merge_row_state(ctx, s, one, out + 6) == lgm::status::not_supported);
   for (const T v : out) CHECK(v == T(7));
 }

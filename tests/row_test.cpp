@@ -23,7 +23,7 @@ template <class T>
 struct one_row {
   problem<T> p;
   reference::output exact;
-  std::vector<T> offset, centred, bias, constant, scale, norm, products;
+  std::vector<T> offset, centred, bias, constant, scale, norm, half_log_det, products;
   T half_norm = 0;
   lgm::class_constants<T> constants{};
 
@@ -42,7 +42,8 @@ struct one_row {
           covariance == lgm::covariance::spherical ? lgm::inverse_variance(*c.log_variance) : T(1);
       std::vector<T> operand(size_of(dims));
       norm.push_back(lgm::centre_class(group, dims, c, offset.data(), inverse, operand.data()));
-      bias.push_back(p.log_prior[size_of(k)] - lgm::half_log_det(group, dims, c));
+      half_log_det.push_back(lgm::half_log_det(group, dims, c));
+      bias.push_back(p.log_prior[size_of(k)] - half_log_det.back());
       constant.push_back(bias.back() - T(0.5) * norm.back());
       scale.push_back(inverse);
       T product = 0;
@@ -50,7 +51,9 @@ struct one_row {
       products.push_back(product);
     }
     const bool spherical = covariance == lgm::covariance::spherical;
-    constants = {bias.data(), constant.data(), spherical ? scale.data() : nullptr, norm.data(), T(1), T(0)};
+    constants = {bias.data(), constant.data(),     spherical ? scale.data() : nullptr,
+                 norm.data(), half_log_det.data(), T(1),
+                 T(0)};
     for (std::size_t k = 0; k < size_of(classes); ++k) {
       if (spherical) constants.max_scale = std::max(constants.max_scale, scale[k]);
       constants.max_norm = std::max(constants.max_norm, norm[k]);
@@ -82,6 +85,7 @@ struct one_row {
   lgm::class_constants<T> from(std::int64_t begin) const {
     lgm::class_constants<T> c = constants;
     c.bias += begin;
+    c.half_log_det += begin;
     c.offset += begin;
     c.norm += begin;
     if (c.scale != nullptr) c.scale += begin;
@@ -152,8 +156,9 @@ void check_row(const Group& group) {
             T sum = 0;
             const auto weigh = [&](std::int64_t begin, std::int64_t count) {
               auto held = group.hold(values.data() + begin, count);
-              sum += lgm::finish_weights(group, held, row.from(begin), evidence, T(-1), z - begin,
-                                         class_sum.data() + begin, class_distance.data() + begin);
+              sum +=
+                  lgm::finish_weights(group, held, row.from(begin), evidence, T(-1), T(0), nullptr, z - begin,
+                                      {class_sum.data() + begin, class_distance.data() + begin});
             };
             weigh(0, cut);
             weigh(cut, classes - cut);

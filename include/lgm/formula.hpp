@@ -18,6 +18,7 @@ struct numeric {
   // Unit roundoff.
   static constexpr T epsilon = std::numeric_limits<T>::epsilon() / 2;
   static constexpr T infinity = std::numeric_limits<T>::infinity();
+  static constexpr T lowest = std::numeric_limits<T>::lowest();
   static constexpr T half_log_two_pi = static_cast<T>(0.918938533204672741780329736405617640L);
   // A class whose share of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
   // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
@@ -88,6 +89,14 @@ struct log_sum {
   }
 };
 
+// log(e^a + e^b); either may be -infinity.
+template <class T>
+LGM_HD T merged_log_sum(T a, T b) {
+  if (a == -numeric<T>::infinity) return b;
+  if (b == -numeric<T>::infinity) return a;
+  return detail::larger(a, b) + std::log1p(std::exp(-std::fabs(a - b)));
+}
+
 // eq:rest. others is log sum exp l_k over k != z; -infinity where there are no others.
 template <class T>
 LGM_HD T rest(T others, T target) {
@@ -121,11 +130,35 @@ LGM_HD T target_miss(T rest) {
   return rest > T(0) ? T(1) / (T(1) + small) : small / (T(1) + small);
 }
 
-// eq:weight, w_z.
+// eq:weight, w_z. lambda times the weight of the sample's likelihood, where it has one.
 template <class T>
 LGM_HD T target_weight(T target_miss, T alpha, T lambda) {
   return target_miss * margin(alpha, true) + lambda;
 }
+
+// What class and sample weights and label smoothing make of a labelled sample: its eq:classification is
+// sum_k c_k (log sum exp l - l_k), and g_k = (sum c) p_k - c_k (torch.nn.CrossEntropyLoss weighs and smooths likewise).
+template <class T>
+struct label_coefficients {
+  T target = 1;      // c_z
+  T smoothing = 0;   // c_k of another class is this times the class's weight
+  T others = 0;      // sum of c_k over k != z
+  T likelihood = 1;  // factor of eq:likelihood, which smoothing does not touch
+
+  label_coefficients() = default;
+  // class_weight is that of the target, class_weight_sum that of all `classes` classes of the mixture.
+  LGM_HD label_coefficients(T sample_weight, T class_weight, T class_weight_sum, T label_smoothing,
+                            std::int64_t classes) {
+    likelihood = target = sample_weight * class_weight;
+    if (label_smoothing == T(0)) return;
+    smoothing = sample_weight * label_smoothing / static_cast<T>(classes);
+    target = (T(1) - label_smoothing) * likelihood + smoothing * class_weight;
+    others = smoothing * (class_weight_sum - class_weight);
+  }
+  LGM_HD T total() const { return target + others; }
+  // -g_z, from the probability that the target's class is not the one.
+  LGM_HD T miss(T target_miss) const { return total() * target_miss - others; }
+};
 
 // log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses
 // nothing where it is near zero: the larger of the target's logit and the others' log sum exp, and log(1 +
@@ -138,7 +171,8 @@ struct log_evidence {
   LGM_HD log_evidence(T target, T others) {
     const T r = rest(others, target);
     anchor = r > T(0) ? others : target;
-    correction = std::log1p(std::exp(-std::fabs(r)));
+    correction =
+        others == target && anchor == -numeric<T>::infinity ? T(0) : std::log1p(std::exp(-std::fabs(r)));
   }
   LGM_HD T value() const { return anchor + correction; }
 };

@@ -12,6 +12,7 @@
 #include <lgm/detail/host_driver.hpp>
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/host_moments.hpp>
 #include <lgm/types.hpp>
@@ -32,22 +33,72 @@ inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
 
-// Everything that loss functions share; row_state null: the losses are computed from the beginning.
 template <class T, class L>
-status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-            const T* features, const L* labels, const T* row_state, const T* upstream,
-            const loss_result<T>& result, const gradients<T, T>& gradient, const workspace& w) {
+status check_targets(const shape& s, const loss_options<T>& o, const L* labels) {
+  return check_labels(s, o, labels);
+}
+template <class T>
+status check_targets(const shape& s, const loss_options<T>&, const soft_targets<T>& targets) {
+  return detail::check(s, targets);
+}
+
+template <class T, class L>
+detail::loss_targets<T> targets_of(const L* labels) {
+  detail::loss_targets<T> targets;
+  if (labels != nullptr) targets.labels = detail::label_reader(labels);
+  return targets;
+}
+template <class T>
+detail::loss_targets<T> targets_of(const soft_targets<T>& soft) {
+  detail::loss_targets<T> targets;
+  targets.soft = soft;
+  targets.is_soft = true;
+  return targets;
+}
+
+// What a loss function needs besides the shape before it runs.
+template <class T>
+status check_call(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+                  const T* features) {
   static_assert(is_supported<T>, "features and parameters are float or double");
-  status checked = detail::first_failure(check(ctx, s), detail::check_mean(s, m.mean), detail::check(o),
-                                         detail::check_supported(o), detail::check_features(s, features));
+  return detail::first_failure(check(ctx, s), detail::check_mean(s, m.mean), detail::check(o),
+                               detail::check_features(s, features));
+}
+
+// Everything that loss functions share; see detail::host_loss. Targets: labels or soft_targets<T>.
+template <class T, class Targets>
+status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+            const T* features, const Targets& targets, const T* row_state, bool report, const T* upstream,
+            const loss_result<T>& result, const gradients<T, T>& gradient, const workspace& w) {
+  status checked = check_call(ctx, s, m, o, features);
   if (checked != status::success) return checked;
-  if (gradient.accumulate) return status::not_supported;
   const detail::host_plan p = plan<T>(ctx, s);
-  checked = detail::first_failure(check_workspace<T>(p, s, w), check_labels(s, o, labels));
+  checked = detail::first_failure(check_workspace<T>(p, s, w), check_targets(s, o, targets));
   if (checked != status::success) return checked;
-  detail::run_loss<T, detail::host_threads>(p, s, m, o, features, detail::label_reader(labels), row_state,
+  detail::run_loss<T, detail::host_threads>(p, s, m, o, features, targets_of<T>(targets), row_state, report,
                                             upstream, result, gradient, w);
   return status::success;
+}
+
+template <class T, class Targets>
+status backward(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+                const T* features, const Targets& targets, const T* row_state, const T* upstream,
+                const gradients<T, T>& gradient, const workspace& w) {
+  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
+  const T nothing[2] = {};
+  return loss<T>(ctx, s, m, o, features, targets, row_state == nullptr ? nothing : row_state, false, upstream,
+                 {}, gradient, w);
+}
+
+template <class T, class Targets>
+status finish_forward(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+                      const T* features, const Targets& targets, const T* row_state,
+                      const loss_result<T>& result, const workspace& w) {
+  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
+  if (result.correct != nullptr || result.row_state != nullptr) return status::invalid_option;
+  const T nothing[2] = {};
+  return loss<T>(ctx, s, m, o, features, targets, row_state == nullptr ? nothing : row_state, true, nullptr,
+                 result, {}, w);
 }
 
 }  // namespace host
@@ -69,30 +120,46 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
 //   features  [samples, dims], row stride shape.feature_stride
 //   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
+//   targets   in place of labels: [samples, classes], row stride targets.stride; their values are not checked
 //   result    see loss_result
 // No samples, or all ignored: losses are 0, with reduction::mean not a number. A feature of a counted sample
 // that is not finite makes that sample's losses not a number, and so the reduced ones.
+// On a shard of the classes: losses among this call's classes, 0 for a sample whose label is elsewhere; merge_row_state
+// and finish_forward make them those of the whole mixture.
 template <class T, class L>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                const loss_result<detail::named_t<T>>& result, workspace w) {
-  return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, nullptr, result, {}, w);
+  return host::loss<T>(ctx, s, m, options, features, labels, nullptr, true, nullptr, result, {}, w);
+}
+template <class T>
+status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+               const loss_options<detail::named_t<T>>& options, const T* features,
+               const soft_targets<detail::named_t<T>>& targets, const loss_result<detail::named_t<T>>& result,
+               workspace w) {
+  return host::loss<T>(ctx, s, m, options, features, targets, nullptr, true, nullptr, result, {}, w);
 }
 
 // Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what
 // forward left.
-//   row_state  [samples, 2], as forward wrote it
+//   row_state  [samples, 2], as forward wrote it, on a shard of the classes merged with the others'
 //   upstream   [1], or [samples] with reduction::none: what the gradients are multiplied by; null: 1
-//   gradient   see gradients. No samples, or all ignored: exactly zero.
+//   gradient   see gradients. No samples, or all ignored: exactly zero. On a shard of the classes the feature gradient is
+//              this shard's part: the parts add up.
 template <class T, class L>
 status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                 const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                 const detail::named_t<T>* row_state, const detail::named_t<T>* upstream,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
-  const T nothing[2] = {};
-  return host::loss<T, L>(ctx, s, m, options, features, labels, row_state == nullptr ? nothing : row_state,
-                          upstream, {}, gradient, w);
+  return host::backward<T>(ctx, s, m, options, features, labels, row_state, upstream, gradient, w);
+}
+template <class T>
+status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                const loss_options<detail::named_t<T>>& options, const T* features,
+                const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
+                const detail::named_t<T>* upstream,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return host::backward<T>(ctx, s, m, options, features, targets, row_state, upstream, gradient, w);
 }
 
 // forward and backward in one pass, which saves a matrix product. upstream multiplies the gradients, not the
@@ -102,7 +169,48 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
                         const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                         const detail::named_t<T>* upstream, const loss_result<detail::named_t<T>>& result,
                         const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  return host::loss<T, L>(ctx, s, m, options, features, labels, nullptr, upstream, result, gradient, w);
+  return host::loss<T>(ctx, s, m, options, features, labels, nullptr, true, upstream, result, gradient, w);
+}
+template <class T>
+status forward_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                        const loss_options<detail::named_t<T>>& options, const T* features,
+                        const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* upstream,
+                        const loss_result<detail::named_t<T>>& result,
+                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return host::loss<T>(ctx, s, m, options, features, targets, nullptr, true, upstream, result, gradient, w);
+}
+
+// Logarithms of sums, merged each on its own: a target's logit with the -infinity of a shard that does not have it, the
+// others' sum with those of other classes.
+//   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
+template <class T>
+status merge_row_state(const host_context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
+  static_assert(host::is_supported<T>, "row states are float or double");
+  const status checked =
+      detail::first_failure(host::check(ctx, s), detail::check_rows(s, from), detail::check_rows(s, into));
+  if (checked != status::success) return checked;
+  for (std::int64_t i = 0; i < 2 * s.samples; ++i) into[i] = merged_log_sum(into[i], from[i]);
+  return status::success;
+}
+
+// The losses of forward, given the row state of all shards of the classes, merged: this call's part of total,
+// classification and likelihood, which add up to the whole mixture's over the shards; log_evidence and counted are the
+// whole's on every shard.
+//   row_state  [samples, 2]
+//   result     without row_state and correct, which such a state does not tell: else status::invalid_option
+template <class T, class L>
+status finish_forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                      const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                      const detail::named_t<T>* row_state, const loss_result<detail::named_t<T>>& result,
+                      workspace w) {
+  return host::finish_forward<T>(ctx, s, m, options, features, labels, row_state, result, w);
+}
+template <class T>
+status finish_forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                      const loss_options<detail::named_t<T>>& options, const T* features,
+                      const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
+                      const loss_result<detail::named_t<T>>& result, workspace w) {
+  return host::finish_forward<T>(ctx, s, m, options, features, targets, row_state, result, w);
 }
 
 // Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
@@ -112,10 +220,9 @@ status logits(const host_context& ctx, const shape& s, const mixture<detail::nam
               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
               detail::named_t<T>* out, workspace w) {
   static_assert(host::is_supported<T>, "features and parameters are float or double");
-  status checked =
-      detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean), detail::check(options),
-                            detail::check_supported(options), detail::check_features(s, features),
-                            s.classes > 0 ? detail::check_rows(s, out) : status::success);
+  status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
+                                         detail::check(options), detail::check_features(s, features),
+                                         s.classes > 0 ? detail::check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
   const detail::host_plan p = host::plan<T>(ctx, s);
   checked =
@@ -136,6 +243,40 @@ template <class T>
 status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
               const T* features, detail::named_t<T>* out, workspace w) {
   return logits(ctx, s, m, {}, features, nullptr, out, w);
+}
+
+// Gradients from any gradient of the logits, in place of g_k: a loss of the caller's own. The likelihood term, where
+// options.lambda is not 0, is added as the options reduce it.
+//   labels       as for logits; null: no margin, no likelihood. Rows that are ignored have neither, but are differentiated
+//   grad_logits  [samples, classes], row stride shape.logits_stride; a row of zeros without a likelihood term gives
+//                exactly zero, whatever its features
+//   upstream     multiplies both terms; see backward
+template <class T, class L>
+status logits_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                       const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                       const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
+                       const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  status checked = host::check_call(ctx, s, m, options, features);
+  if (checked != status::success) return checked;
+  const detail::host_plan p = host::plan<T>(ctx, s);
+  checked = detail::first_failure(
+      s.classes > 0 ? detail::check_rows(s, grad_logits) : status::success, host::check_workspace<T>(p, s, w),
+      labels == nullptr ? status::success : host::check_labels(s, options, labels));
+  if (checked != status::success) return checked;
+  detail::loss_targets<T> targets = host::targets_of<T>(labels);
+  targets.slope = grad_logits;
+  targets.is_given = true;
+  detail::run_logits_backward<T, detail::host_threads>(p, s, m, options, features, targets, upstream,
+                                                       gradient, w);
+  return status::success;
+}
+template <class T>
+status logits_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                       const loss_options<detail::named_t<T>>& options, const T* features, std::nullptr_t,
+                       const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
+                       const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return logits_backward(ctx, s, m, options, features, static_cast<const std::int64_t*>(nullptr), grad_logits,
+                         upstream, gradient, w);
 }
 
 // What the mixture says of each sample, without margin and without labels; see score_result. Without classes,
@@ -231,48 +372,6 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
         });
   }
   return status::success;
-}
-
-// The functions below are declared for what is written against them; they answer status::not_supported and write
-// nothing.
-
-// forward, backward and forward_backward with soft targets in place of labels.
-template <class T>
-status forward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
-               const loss_options<detail::named_t<T>>&, const T*, const soft_targets<detail::named_t<T>>&,
-               const loss_result<detail::named_t<T>>&, workspace) {
-  return status::not_supported;
-}
-template <class T>
-status backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
-                const loss_options<detail::named_t<T>>&, const T*, const soft_targets<detail::named_t<T>>&,
-                const detail::named_t<T>*, const detail::named_t<T>*,
-                const gradients<detail::named_t<T>, detail::named_t<T>>&, workspace) {
-  return status::not_supported;
-}
-template <class T>
-status forward_backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
-                        const loss_options<detail::named_t<T>>&, const T*,
-                        const soft_targets<detail::named_t<T>>&, const detail::named_t<T>*,
-                        const loss_result<detail::named_t<T>>&,
-                        const gradients<detail::named_t<T>, detail::named_t<T>>&, workspace) {
-  return status::not_supported;
-}
-
-// Gradients from any upstream gradient of the logits, [samples, classes] with row stride shape.logits_stride, in place
-// of g_k: a loss of the caller's own.
-template <class T, class L>
-status logits_backward(const host_context&, const shape&, const mixture<detail::named_t<T>>&,
-                       const loss_options<detail::named_t<T>>&, const T*, const L*, const detail::named_t<T>*,
-                       const detail::named_t<T>*, const gradients<detail::named_t<T>, detail::named_t<T>>&,
-                       workspace) {
-  return status::not_supported;
-}
-
-// Merges the row state of one shard of the classes, [samples, 2], into another's.
-template <class T>
-status merge_row_state(const host_context&, const shape&, const T*, detail::named_t<T>*) {
-  return status::not_supported;
 }
 
 }  // namespace LGM_HOST_NAMESPACE

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 // Where host functions run, and what a program may bring in place of OpenMP and Eigen.
 
@@ -29,6 +30,15 @@ struct gemm_hook {
   function<float> sgemm = nullptr;
   function<double> dgemm = nullptr;
   void* user = nullptr;
+
+  // The one for T; null: none.
+  template <class T>
+  function<T> of() const {
+    if constexpr (std::is_same<T, float>::value)
+      return sgemm;
+    else
+      return dgemm;
+  }
 };
 
 // Where host functions run.

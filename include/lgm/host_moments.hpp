@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/host_call.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/config.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
@@ -77,11 +78,12 @@ LGM_HD T centre_row(const Group& group, std::int64_t dims, const T* features, co
 // product already is the whole of -d_k.
 template <class T>
 struct class_constants {
-  T* bias;      // log p_k - h_k
-  T* offset;    // bias less what the product leaves out of d_k
-  T* scale;     // 1 / Lambda_k; null: 1
-  T* norm;      // |mu'_k|^2 / Lambda_k of the centred mean
-  T max_scale;  // the largest of scale and of norm in the range: bounds of a row's cancellation
+  T* bias;          // log p_k - h_k
+  T* offset;        // bias less what the product leaves out of d_k
+  T* scale;         // 1 / Lambda_k; null: 1
+  T* norm;          // |mu'_k|^2 / Lambda_k of the centred mean
+  T* half_log_det;  // h_k
+  T max_scale;      // the largest of scale and of norm in the range: bounds of a row's cancellation
   T max_norm;
 };
 
@@ -150,12 +152,26 @@ template <class T>
 struct row_evidence {
   log_sum<T> others;       // over k != z; others.max is the best logit
   std::int64_t best = -1;  // its class, of the whole mixture; -1: none, or not asked for
+  // Where classes other than the target's have a coefficient c_k in the loss (label smoothing, soft targets): the sum of
+  // c_k, and of c_k (max - l_k), of which no term is negative.
+  T coefficient = 0;
+  T excess = 0;
+
+  // sum_k c_k (log sum exp l - l_k) of the range, given the evidence of all classes.
+  LGM_HD T excess_under(const log_evidence<T>& evidence) const {
+    return excess +
+           detail::product_or_zero(coefficient, (evidence.anchor - others.anchor()) + evidence.correction);
+  }
 
   LGM_HD void merge(const row_evidence& other) {
     if (other.best >= 0 &&
         (best < 0 || other.others.max > others.max || (other.others.max == others.max && other.best < best)))
       best = other.best;
+    const T mine = others.anchor(), theirs = other.others.anchor();
     others.merge(other.others);
+    excess = (excess + detail::product_or_zero(coefficient, others.anchor() - mine)) +
+             (other.excess + detail::product_or_zero(other.coefficient, others.anchor() - theirs));
+    coefficient += other.coefficient;
   }
 };
 
@@ -181,6 +197,23 @@ LGM_HD row_evidence<T> evidence_of(const Group& group, const Row& row, T top, st
     e.best = i < row.size && top > -numeric<T>::infinity ? first_class + i : -1;
   }
   return e;
+}
+
+// Adds to e what c_k makes of a row of finished logits; e is their evidence_of. coefficient(k): c_k, of a class or a
+// packet of them.
+template <class Group, class Row, class T, class Coefficient>
+LGM_HD void add_excess(const Group& group, const Row& row, Coefficient coefficient, row_evidence<T>& e) {
+  const T anchor = e.others.anchor();
+  e.coefficient = group.reduce(
+      row, T(0), [&](auto l, auto k) { return decltype(l)(coefficient(k)); }, plus{});
+  e.excess = group.reduce(
+      row, T(0),
+      [&](auto l, auto k) {
+        using V = std::decay_t<decltype(l)>;
+        using detail::product_or_zero;
+        return product_or_zero(V(coefficient(k)), V(anchor) - l);
+      },
+      plus{});
 }
 
 // The class of a range with the smallest d_k; index -1: none.
@@ -245,30 +278,188 @@ LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const T* f
   return t;
 }
 
-// Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
-// being minus the sample's upstream gradient; index `target` becomes 0. Returns the sum of w_k / Lambda_k
-// (scale null: of w_k) over the row, from the weights as rounded.
-//   class_sum       [n] += w_k; null: not wanted
-//   class_distance  [n] += w_k d_k; null: not wanted
+// Where a row of weights adds to the sums by class; [n] each, null: not wanted.
+template <class T>
+struct class_sum_rows {
+  T* weight = nullptr;       // w_k
+  T* distance = nullptr;     // w_k d_k
+  T* share = nullptr;        // soft targets: the likelihood's weight less g_k
+  T* probability = nullptr;  // soft targets: g_k
+};
+
+namespace detail {
+
+template <class T, class Index, class V>
+LGM_HD void add_to(T* sums, Index k, V value) {
+  if (sums != nullptr) store(sums, k, load(sums, k) + value);
+}
+
+}  // namespace detail
+
+// The sum of w_k / Lambda_k (scale null: of w_k) over a row of weights.
 template <class Group, class Row, class T>
-LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
-                        const log_evidence<T>& evidence, T scale, std::int64_t target, T* class_sum,
-                        T* class_distance) {
-  group.for_each(row, [&](auto& l, auto k) {
-    using V = std::decay_t<decltype(l)>;
-    using detail::product_or_zero;
-    const V distance = load(c.bias, k) - l;
-    l = competitor_weight(l, evidence, scale);
-    replace(l, k, target, T(0));
-    if (class_sum != nullptr) store(class_sum, k, load(class_sum, k) + l);
-    if (class_distance != nullptr)
-      store(class_distance, k, load(class_distance, k) + product_or_zero(l, distance));
-  });
+LGM_HD T sum_of_weights(const Group& group, const Row& row, const class_constants<T>& c) {
   if (c.scale == nullptr)
     return group.reduce(
         row, T(0), [](auto w, auto) { return w; }, plus{});
   return group.reduce(
       row, T(0), [&](auto w, auto k) { return w * load(c.scale, k); }, plus{});
+}
+
+// Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
+// being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
+// null: smoothing); index `target` becomes 0. Returns sum_of_weights, from the weights as rounded.
+//   class_weight  [n]
+//   sums          only weight and distance: the others follow from them
+template <class Group, class Row, class T>
+LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
+                        const log_evidence<T>& evidence, T scale, T smoothing,
+                        const detail::named_t<T>* class_weight, std::int64_t target,
+                        const class_sum_rows<detail::named_t<T>>& sums) {
+  group.for_each(row, [&](auto& l, auto k) {
+    using V = std::decay_t<decltype(l)>;
+    using detail::fused;
+    using detail::product_or_zero;
+    const V distance = load(c.bias, k) - l;
+    l = competitor_weight(l, evidence, scale);
+    if (smoothing != T(0))
+      l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
+    replace(l, k, target, T(0));
+    detail::add_to(sums.weight, k, l);
+    if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
+  });
+  return sum_of_weights(group, row, c);
+}
+
+// One sample's soft targets q_k over a range of classes, and what weighs them.
+template <class T>
+struct soft_row {
+  const T* target;        // [n], q_k
+  const T* class_weight;  // [n], null: 1
+  T keep, smoothing;      // c_k = class_weight_k (keep q_k + smoothing)
+  T alpha;
+
+  template <class Index>
+  LGM_HD auto weight(Index k) const {
+    using V = decltype(load(target, k));
+    return class_weight == nullptr ? V(T(1)) : load(class_weight, k);
+  }
+  template <class Index>
+  LGM_HD auto coefficient(Index k) const {
+    using detail::fused;
+    using V = decltype(load(target, k));
+    return weight(k) * fused(V(keep), load(target, k), V(smoothing));
+  }
+  // 1 + alpha q_k.
+  template <class Index>
+  LGM_HD auto margin(Index k) const {
+    using detail::fused;
+    using V = decltype(load(target, k));
+    return fused(V(alpha), load(target, k), V(T(1)));
+  }
+};
+
+namespace detail {
+
+// d_k from a logit, margin (b - l) / m; also where the class is excluded by a log prior of -infinity.
+template <class T, class Index, class V>
+LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin) {
+  return (larger(load(c.bias, k), V(numeric<T>::lowest)) - l) / margin;
+}
+
+}  // namespace detail
+
+// Turns a row of logits without margin (of finish_logits, with no target) into eq:logit with each class's margin, in
+// place, and returns the largest. Distances are computed again from the differences where a rounded product would show:
+// near the row's largest, and where q_k is not zero and d_k is uncertain by 1e-4 of itself.
+template <class Group, class Row, class T, class Direct>
+LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
+                         const soft_row<T>& soft, T known_max, Direct direct) {
+  const auto value = [](auto l, auto) { return l; };
+  const T none = -numeric<T>::infinity;
+  group.for_each(row, [&](auto& l, auto k) {
+    using V = std::decay_t<decltype(l)>;
+    using detail::product_or_zero;
+    l = l - product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1))));
+  });
+  const T top = group.reduce(row, none, value, maximum{});
+  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
+  if (!(worst > cancellation<T>::trusted)) return top;
+  const T threshold =
+      detail::larger(top, known_max) - cancellation<T>::near - T(2) * numeric<T>::epsilon * worst;
+  group.for_each(row, [&](auto& l, auto k) {
+    for_lanes(l, k, [&](T& lane, std::int64_t i) {
+      const T bound = cancellation<T>::bound(half_norm, c.scale == nullptr ? T(1) : c.scale[i], c.norm[i]);
+      if (!(bound > cancellation<T>::trusted)) return;
+      const T margin = soft.margin(i);
+      if (lane >= threshold ||
+          (soft.target[i] != T(0) &&
+           bound > cancellation<T>::trusted * (T(1) + detail::distance_of(c, i, lane, margin))))
+        lane = logit(c.bias[i], direct(i), margin);
+    });
+  });
+  return group.reduce(row, none, value, maximum{});
+}
+
+// sum_k class_weight_k q_k (d_k + h_k), eq:likelihood of soft targets, over a row of logits with their margins.
+template <class Group, class Row, class T>
+LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constants<T>& c,
+                         const soft_row<T>& soft) {
+  return group.reduce(
+      row, T(0),
+      [&](auto l, auto k) {
+        using V = std::decay_t<decltype(l)>;
+        using detail::product_or_zero;
+        return product_or_zero(
+            soft.weight(k) * load(soft.target, k),
+            likelihood_loss(detail::distance_of(c, k, l, V(soft.margin(k))), load(c.half_log_det, k)));
+      },
+      plus{});
+}
+
+// Turns a row of logits with their margins into weights (eq:weight), in place. Returns sum_of_weights.
+//   evidence  of all classes
+//   total     the sum of c_k over all classes
+//   lambda    times the sample's weight
+//   upstream  what the sample's gradients are multiplied by
+template <class Group, class Row, class T>
+LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
+                             const log_evidence<T>& evidence, const soft_row<T>& soft, T total, T lambda,
+                             T upstream, const class_sum_rows<detail::named_t<T>>& sums) {
+  group.for_each(row, [&](auto& l, auto k) {
+    using V = std::decay_t<decltype(l)>;
+    using detail::fused;
+    using detail::product_or_zero;
+    const V margin = soft.margin(k);
+    const V distance = detail::distance_of(c, k, l, margin);
+    const V g = V(upstream) * (competitor_weight(l, evidence, total) - soft.coefficient(k));
+    const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
+    l = own - g * margin;
+    detail::add_to(sums.weight, k, l);
+    detail::add_to(sums.share, k, own - g);
+    detail::add_to(sums.probability, k, g);
+    if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
+  });
+  return sum_of_weights(group, row, c);
+}
+
+// Turns a row of logits without margin into the weights of any gradient of them, in place: scale * slope_k, scale being
+// minus the sample's upstream gradient; index `target` becomes 0. Returns sum_of_weights.
+//   slope  [n], in place of g_k
+//   sums   only weight and distance; without distance the row's contents are not read
+template <class Group, class Row, class T>
+LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constants<T>& c, const T* slope,
+                              T scale, std::int64_t target, const class_sum_rows<detail::named_t<T>>& sums) {
+  group.for_each(row, [&](auto& l, auto k) {
+    using V = std::decay_t<decltype(l)>;
+    using detail::product_or_zero;
+    const V distance = detail::distance_of(c, k, l, V(T(1)));
+    l = V(scale) * load(slope, k);
+    replace(l, k, target, T(0));
+    detail::add_to(sums.weight, k, l);
+    if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
+  });
+  return sum_of_weights(group, row, c);
 }
 
 // eq:grad_feature once the products are in: out, [dims], holds minus the sum of w_k mu'_k / Lambda_k over the

@@ -105,19 +105,24 @@ struct parameters {
   operator lgm::mixture<T>() const { return {mean, log_variance, log_prior}; }
 };
 
-// The options of the loss.
+// The options of the loss. Class and sample weights multiply both of a sample's terms. With label smoothing the
+// classification term is of targets that give (1 - label_smoothing) to the label (or to the soft targets) and share the
+// rest evenly among all classes; margin and likelihood keep to the label. Weights, smoothing and the mean are those of
+// torch.nn.CrossEntropyLoss.
 template <class T>
 struct loss_options {
   T alpha = 0;   // margin, >= 0
   T lambda = 0;  // weight of the likelihood term, >= 0
   const T* alpha_at =
       nullptr;  // [1], overrides alpha when not null, so that a captured graph follows a schedule
+  // mean divides by the samples that count, each by its sample weight times its label's class weight; with soft
+  // targets, by its sample weight.
   lgm::reduction reduction = lgm::reduction::mean;
   std::int64_t ignore_label = -100;  // samples with this label do not count
-  const T* class_weight = nullptr;   // [total_classes]
-  const T* sample_weight = nullptr;  // [samples]
+  const T* class_weight = nullptr;   // [total_classes]; values are not checked
+  const T* sample_weight = nullptr;  // [samples]; values are not checked
   T label_smoothing = 0;             // of the classification term, in [0, 1]
-  const T* normalizer = nullptr;     // [1], divides instead of the local count (data parallel, micro-batches)
+  const T* normalizer = nullptr;     // [1], what mean divides by instead (data parallel, micro-batches)
 };
 
 // Where a loss goes. Every pointer may be null. [1], or [samples] with reduction::none, unless said.
@@ -127,12 +132,14 @@ struct loss_result {
   T* classification = nullptr;  // eq:classification
   T* likelihood = nullptr;      // eq:likelihood, not multiplied by lambda
   // [samples, 2]: the target's logit l_z, and the logarithm of the sum of exp l_k over k != z: what backward
-  // needs. Ignored samples: 0 and -infinity.
+  // needs. -infinity where there is nothing to sum: both for an ignored sample, the first where the target's class
+  // is on another shard. Soft targets: the logarithm of the sum of the classes' coefficients in eq:classification
+  // (before the sample's weight), and that of the sum of exp l_k over all k.
   T* row_state = nullptr;
   T* log_evidence = nullptr;        // [samples]: log sum_k exp l_k, the margin included; ignored samples: 0
   std::int64_t* counted = nullptr;  // [1]: samples that are not ignored
   std::int64_t* correct = nullptr;  // [1]: counted samples whose largest l_k without margin is the target's;
-};                                  // on ties the lowest class is the largest
+};                                  // on ties the lowest class is the largest; soft: the largest target's
 
 // Where gradients go. Every pointer may be null. G is the type of the feature gradient.
 template <class G, class T>
@@ -145,10 +152,11 @@ struct gradients {
   bool accumulate = false;    // add to mean, log_variance and log_prior instead of overwriting them
 };
 
-// Where scores go. Every array is [samples] and may be null. All are without margin.
+// Where scores go. Every array is [samples] and may be null. All are without margin. On a shard of the classes they are
+// among its own; log_mixture then takes the priors as they are, so that the shards' exp(log_mixture) add up.
 template <class T>
 struct score_result {
-  std::int64_t* predicted = nullptr;         // arg max_k l_k, the lowest class on ties
+  std::int64_t* predicted = nullptr;         // arg max_k l_k, of the whole mixture, the lowest class on ties
   T* posterior = nullptr;                    // p(predicted | x)
   T* log_density = nullptr;                  // eq:log_density of the predicted class
   T* log_mixture = nullptr;                  // eq:log_mixture, the priors normalised
@@ -172,7 +180,9 @@ struct sgd_options {
   const bool* skip_at = nullptr;             // true: the step does nothing
 };
 
-// Targets in place of labels: row i weighs the classes; the margin and the likelihood weigh each class by its target.
+// Targets in place of labels: row i gives class k the target q_k, for the classes of the call (mixup, distillation). The
+// margin and the likelihood weigh each class by its target: l_k has (1 + alpha q_k) d_k, eq:likelihood is
+// sum_k class_weight_k q_k (d_k + h_k). No sample is ignored. Values are not checked.
 template <class T>
 struct soft_targets {
   const T* data = nullptr;  // [samples, classes]

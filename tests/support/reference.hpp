@@ -45,7 +45,7 @@ struct output {
   std::vector<real> total;           // [samples], eq:loss; zero for ignored samples, as the next two
   std::vector<real> classification;  // [samples], eq:classification
   std::vector<real> likelihood;      // [samples], eq:likelihood
-  std::vector<real> target_logit;    // [samples], with margin; zero for ignored samples
+  std::vector<real> target_logit;    // [samples], with margin; -infinity for ignored samples
   std::vector<real> rest;          // [samples], log sum of exp l_k over k != z; -infinity for ignored samples
   std::vector<real> log_evidence;  // [samples], with margin; zero for ignored samples
   std::int64_t counted = 0;        // samples that are not ignored
@@ -98,7 +98,7 @@ inline void losses(const input& in, output& out) {
   out.total.assign(in.samples, 0);
   out.classification.assign(in.samples, 0);
   out.likelihood.assign(in.samples, 0);
-  out.target_logit.assign(in.samples, 0);
+  out.target_logit.assign(in.samples, -std::numeric_limits<real>::infinity());
   out.rest.assign(in.samples, -std::numeric_limits<real>::infinity());
   out.log_evidence.assign(in.samples, 0);
   out.factor.assign(in.samples, 0);

@@ -42,17 +42,6 @@ inline status check(const shape& s) {
   return status::success;
 }
 
-// Parts of the interface that this version does not compute yet.
-inline status check_supported(const shape& s) {
-  return s.class_begin != 0 || total_classes(s) != s.classes ? status::not_supported : status::success;
-}
-template <class T>
-status check_supported(const loss_options<T>& o) {
-  const bool plain = o.class_weight == nullptr && o.sample_weight == nullptr && o.label_smoothing == T(0) &&
-                     o.normalizer == nullptr;
-  return plain ? status::success : status::not_supported;
-}
-
 template <class T>
 bool usable_factor(T value) {
   return std::isfinite(value) && value >= T(0);
@@ -91,6 +80,13 @@ status check_features(const shape& s, const T* features) {
 // [samples] of anything that is needed.
 inline status check_rows(const shape& s, const void* data) {
   return data == nullptr && s.samples > 0 ? status::null_pointer : status::success;
+}
+
+template <class T>
+status check(const shape& s, const soft_targets<T>& targets) {
+  if (targets.stride != 0 && targets.stride < s.classes) return status::stride_too_small;
+  if (!addressable(s.samples, stride_or(targets.stride, s.classes))) return status::size_too_large;
+  return targets.data == nullptr && s.samples > 0 && s.classes > 0 ? status::null_pointer : status::success;
 }
 
 // The first status that is not success.

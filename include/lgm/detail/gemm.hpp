@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <lgm/detail/workspace.hpp>
+#include <lgm/host_context.hpp>
 
 // Matrix products on one thread through the kernel inside Eigen's product. The product itself would take
 // memory from the heap and start threads of its own; the kernel takes its packing buffers from whoever calls
@@ -54,6 +55,16 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a, s
   Eigen::internal::general_matrix_matrix_product<Eigen::Index, T, a_order, false, T, b_order, false,
                                                  Eigen::RowMajor, 1>::run(m, n, k, a, lda, b, ldb, c, 1, ldc,
                                                                           alpha, blocking);
+}
+
+// The same through the caller's hook; false: there is none, or it has not done it, and c is as it was.
+template <class T>
+bool external_gemm(const gemm_hook& hook, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                   std::int64_t k, T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,
+                   T beta, T* c, std::int64_t ldc) {
+  const auto function = hook.of<T>();
+  if (function == nullptr || m <= 0 || n <= 0 || k <= 0) return false;
+  return function(hook.user, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 }  // namespace lgm::detail

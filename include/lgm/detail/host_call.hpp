@@ -14,18 +14,6 @@
 
 namespace lgm {
 
-namespace detail {
-
-// A type that is named, not deduced, so that nullptr and braces can be written.
-template <class T>
-struct named {
-  using type = T;
-};
-template <class T>
-using named_t = typename named<T>::type;
-
-}  // namespace detail
-
 // What follows depends on how this translation unit is compiled, and so does its name.
 inline namespace LGM_HOST_NAMESPACE {
 
@@ -51,8 +39,7 @@ detail::host_plan plan(const host_context& ctx, const shape& s) {
 }
 
 inline status check(const host_context& ctx, const shape& s) {
-  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s),
-                               detail::check_supported(s));
+  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s));
 }
 
 template <class T>

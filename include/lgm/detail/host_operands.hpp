@@ -85,7 +85,8 @@ class host_operands {
     const std::int64_t dims = shape_.dims;
     const class_parameters<T> p(shape_, mixture_, k);
     class_constants<T>& constants = b_.constants;
-    const T bias = log_prior(k) - half_log_det(group, dims, p);
+    constants.half_log_det[begin + c] = half_log_det(group, dims, p);
+    const T bias = log_prior(k) - constants.half_log_det[begin + c];
     constants.bias[begin + c] = constants.offset[begin + c] = bias;
     if (!diagonal()) {
       const T scale = p.log_variance != nullptr ? inverse_variance(*p.log_variance) : T(1);

@@ -42,12 +42,19 @@ struct host_plan {
 template <class T>
 struct row_record {
   row_target<T> target;
-  row_evidence<T> evidence;           // of the class tiles so far
-  T others = -numeric<T>::infinity;   // log sum exp l_k over k != z, once all are in
-  nearest_class<T> nearest;           // score
-  T half_norm = 0;                    // of the centred features; 0 with direct products
-  T upstream = 0;                     // what the gradients of this row are multiplied by
-  T weight_sum = 0;                   // over the row's other classes: sum of w_k / Lambda_k
+  row_evidence<T> evidence;            // of the class tiles so far
+  T others = -numeric<T>::infinity;    // log sum exp l_k over k != z, once all are in
+  nearest_class<T> nearest;            // score
+  label_coefficients<T> coefficients;  // of a labelled row
+  T total = 0;                         // the sum of its c_k; of soft targets before the sample's weight
+  T likelihood = 0;                    // eq:likelihood of soft targets, of the class tiles so far
+  struct {
+    std::int64_t index = -1;
+    T value = 0;
+  } best, wanted;    // soft targets: the class with the largest logit without margin, and target
+  T half_norm = 0;   // of the centred features; 0 with direct products
+  T upstream = 0;    // what the gradients of this row are multiplied by
+  T weight_sum = 0;  // over the row's other classes: sum of w_k / Lambda_k
   T weight = 0, share = 0, miss = 0;  // of the target, times upstream: w_z, lambda - g_z, -g_z
 };
 
@@ -59,8 +66,10 @@ struct host_buffers {
   T* tile;                       // [plan.rows, plan.classes]: products, then logits, then weights
   T* operand;                    // [plan.operand, dims], twice that for a diagonal covariance
   class_constants<T> constants;  // [plan.classes] each
-  T* class_sum;              // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
-  T* class_distance;         // ... and of w_ik d_ik
+  T* class_sum;       // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
+  T* class_distance;  // ... and of w_ik d_ik
+  T* class_share;     // [threads, plan.classes], the same of what soft targets need besides
+  T* class_probability;
   row_record<T>* record;     // [plan.rows]
   std::int64_t* target;      // [plan.rows], the target's class, -1 where there is none
   std::int64_t* counts;      // [plan.rows], 0 for rows that are ignored, else 1
@@ -81,8 +90,11 @@ struct host_buffers {
     constants.offset = a.take<T>(p.classes);
     constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
     constants.norm = a.take<T>(p.classes);
+    constants.half_log_det = a.take<T>(p.classes);
     class_sum = a.take<T>(p.threads * p.classes);
     class_distance = s.covariance == covariance::spherical ? a.take<T>(p.threads * p.classes) : nullptr;
+    class_share = a.take<T>(p.threads * p.classes);
+    class_probability = a.take<T>(p.threads * p.classes);
     record = a.take<row_record<T>>(p.rows);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);

@@ -31,6 +31,7 @@ struct packet {
   friend packet operator+(packet a, packet b) { return {Eigen::internal::padd(a.value, b.value), 0}; }
   friend packet operator-(packet a, packet b) { return {Eigen::internal::psub(a.value, b.value), 0}; }
   friend packet operator*(packet a, packet b) { return {Eigen::internal::pmul(a.value, b.value), 0}; }
+  friend packet operator/(packet a, packet b) { return {Eigen::internal::pdiv(a.value, b.value), 0}; }
   friend packet operator-(packet a) { return {Eigen::internal::pnegate(a.value), 0}; }
   friend packet exp(packet a) { return {Eigen::internal::pexp(a.value), 0}; }
   friend packet fused(packet a, packet b, packet c) {

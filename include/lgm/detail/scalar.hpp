@@ -9,6 +9,14 @@
 
 namespace lgm::detail {
 
+// A type that is named, not deduced, so that nullptr and braces can be written.
+template <class T>
+struct named {
+  using type = T;
+};
+template <class T>
+using named_t = typename named<T>::type;
+
 // a * b + c, rounded once.
 LGM_HD inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 LGM_HD inline double fused(double a, double b, double c) { return std::fma(a, b, c); }

@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/host_tiles.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+#include <limits>
+
+// Losses and gradients on the host.
+
+namespace lgm::detail {
+
+// What a loss is given besides the features: labels; or soft targets; or the gradient of the logits, and labels if any.
+template <class T>
+struct loss_targets {
+  label_reader labels;
+  soft_targets<T> soft;
+  const T* slope = nullptr;  // [samples, classes], row stride shape.logits_stride
+  // Not told by the pointers: without classes they may be null.
+  bool is_soft = false, is_given = false;
+};
+
+template <class T, class Threads>
+class host_loss {
+ public:
+  host_loss(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+            const T* features, const loss_targets<T>& targets, const workspace& w)
+      : t_(plan, s, m, features, w), b_(t_.buffers), options_(o), targets_(targets) {
+    alpha_ = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+    alpha_usable_ = usable_factor(alpha_);
+    if (!alpha_usable_) alpha_ = 0;
+    if (o.class_weight != nullptr) {
+      class_weight_ = o.class_weight + s.class_begin;
+      double sum = 0;
+      for (std::int64_t k = 0; k < total_classes(s); ++k) sum += static_cast<double>(o.class_weight[k]);
+      class_weight_sum_ = static_cast<T>(sum);
+    } else {
+      class_weight_sum_ = static_cast<T>(total_classes(s));
+    }
+    count_samples();
+  }
+
+  // Losses, gradients or both. With read_state null the losses' evidence is gathered here; else it is what forward and
+  // merge_row_state left. report: whether losses are written.
+  void loss(const T* read_state, bool report, const T* upstream, const loss_result<T>& result,
+            const gradients<T, T>& gradient) {
+    const shape& s = t_.shape;
+    find_best_ = result.correct != nullptr;
+    const bool parameters = wants_parameters(gradient),
+               differentiate = gradient.feature != nullptr || parameters;
+    const bool terms = report && (result.total != nullptr || result.classification != nullptr);
+    gather_excess_ = terms && (targets_.is_soft || options_.label_smoothing != T(0));
+    gather_likelihood_ =
+        report && targets_.is_soft && (result.total != nullptr || result.likelihood != nullptr);
+    const bool evidence = report && (differentiate || find_best_ || terms || result.row_state != nullptr ||
+                                     result.log_evidence != nullptr);
+    const bool gather = gather_excess_ || gather_likelihood_ || (evidence && read_state == nullptr);
+    const bool visit = differentiate || evidence || gather || (report && result.likelihood != nullptr);
+    loss_sums sums;
+
+    if (s.samples == 0 && parameters) clear_parameters(gradient);
+    t_.for_row_tiles(visit ? s.samples : 0, [&] {
+      t_.for_rows([&](std::int64_t i, std::int64_t) { prepare(i); });
+      if (gather) {
+        t_.for_class_tiles([&] {
+          t_.make_products();
+          t_.for_rows([&](std::int64_t i, std::int64_t) { gather_evidence(i); });
+        });
+      }
+      for (std::int64_t i = 0; i < t_.row_count; ++i) settle(i, read_state);
+      if (report) write_losses(result, read_state != nullptr, sums);
+      if (!differentiate) return;
+      for (std::int64_t i = 0; i < t_.row_count; ++i) weigh(i, upstream);
+      make_gradients(gradient, gather && t_.plan.whole_rows, true);
+    });
+    if (report) write_sums(result, sums);
+  }
+
+  // Gradients from targets.slope, any gradient of the logits.
+  void logits_gradients(const T* upstream, const gradients<T, T>& gradient) {
+    const bool parameters = wants_parameters(gradient);
+    if (t_.shape.samples == 0 && parameters) clear_parameters(gradient);
+    t_.for_row_tiles(gradient.feature != nullptr || parameters ? t_.shape.samples : 0, [&] {
+      t_.for_rows([&](std::int64_t i, std::int64_t) { prepare(i); });
+      for (std::int64_t i = 0; i < t_.row_count; ++i) weigh_given(i, upstream);
+      make_gradients(gradient, false, spherical() && wants_log_variance(gradient));
+    });
+  }
+
+ private:
+  using group_type = packet_group<T>;
+  using row_type = typename group_type::row;
+
+  struct loss_sums {
+    double total = 0, classification = 0, likelihood = 0;
+    std::int64_t correct = 0;
+  };
+
+  bool diagonal() const { return t_.diagonal(); }
+  bool spherical() const { return t_.shape.covariance == covariance::spherical; }
+  bool wants_log_variance(const gradients<T, T>& g) const {
+    return g.log_variance != nullptr && t_.shape.covariance != covariance::identity;
+  }
+  bool wants_parameters(const gradients<T, T>& g) const {
+    return g.mean != nullptr || g.log_prior != nullptr || wants_log_variance(g);
+  }
+
+  std::int64_t label(std::int64_t sample) const {
+    return targets_.labels ? targets_.labels[sample] : options_.ignore_label;
+  }
+  T sample_weight(std::int64_t sample) const {
+    return options_.sample_weight != nullptr ? options_.sample_weight[sample] : T(1);
+  }
+  T incoming(const T* upstream, std::int64_t i) const {
+    if (!alpha_usable_) return T(0);
+    return upstream == nullptr ? T(1)
+                               : upstream[options_.reduction == reduction::none ? t_.first_row + i : 0];
+  }
+  const T* slope(std::int64_t i) const {
+    return targets_.slope + (t_.first_row + i) * stride_or(t_.shape.logits_stride, t_.shape.classes);
+  }
+
+  // The samples that count, and what reduction::mean divides by.
+  void count_samples() {
+    const std::int64_t samples = t_.shape.samples;
+    double weights = 0;
+    for (std::int64_t i = 0; i < samples; ++i) {
+      const std::int64_t z = label(i);
+      if (!targets_.is_soft && z == options_.ignore_label) continue;
+      ++counted_;
+      double weight = static_cast<double>(sample_weight(i));
+      if (!targets_.is_soft && options_.class_weight != nullptr)
+        weight *= static_cast<double>(options_.class_weight[z]);
+      weights += weight;
+    }
+    divisor_ = options_.reduction != reduction::mean ? T(1)
+               : options_.normalizer != nullptr      ? *options_.normalizer
+                                                     : static_cast<T>(weights);
+  }
+
+  // Soft targets of row i over the classes of the tile, less the sample's weight.
+  soft_row<T> soft(std::int64_t i) const {
+    const T smoothing = options_.label_smoothing, classes = static_cast<T>(total_classes(t_.shape));
+    const std::int64_t stride = stride_or(targets_.soft.stride, t_.shape.classes);
+    return {targets_.soft.data + (t_.first_row + i) * stride + t_.first_class, class_weights(),
+            T(1) - smoothing, smoothing / classes, alpha_};
+  }
+  // Of the classes of the tile.
+  const T* class_weights() const {
+    return class_weight_ == nullptr ? nullptr : class_weight_ + t_.first_class;
+  }
+
+  void prepare(std::int64_t i) {
+    const std::int64_t sample = t_.first_row + i, z = label(sample);
+    row_record<T>& r = b_.record[i];
+    r = {};
+    const bool labelled = !targets_.is_soft && z != options_.ignore_label;
+    if (labelled) {
+      const T weight = options_.class_weight != nullptr ? options_.class_weight[z] : T(1);
+      r.coefficients = label_coefficients<T>(sample_weight(sample), weight, class_weight_sum_,
+                                             options_.label_smoothing, total_classes(t_.shape));
+    }
+    const std::int64_t local = z - t_.shape.class_begin;
+    const bool here = labelled && local >= 0 && local < t_.shape.classes;
+    if (!here) r.target.logit = -numeric<T>::infinity;
+    const bool counts = targets_.is_given ? needs_features(i, here) : labelled || targets_.is_soft;
+    if (counts)
+      t_.take_row(i, here ? local : -1, alpha_);
+    else
+      t_.skip_row(i);
+  }
+  // With a given slope, a row of zeros and without a likelihood has no gradient, whatever its features.
+  bool needs_features(std::int64_t i, bool has_target) const {
+    if (has_target && options_.lambda != T(0)) return true;
+    const T* g = slope(i);
+    return std::any_of(g, g + t_.shape.classes, [](T v) { return !(v == T(0)); });
+  }
+
+  void gather_evidence(std::int64_t i) {
+    if (b_.counts[i] == 0) return;
+    row_record<T>& r = b_.record[i];
+    row_type row = t_.held_row(i);
+    const group_type group;
+    const std::int64_t target = t_.local_target(i);
+    T top = t_.finish(i, row, target, larger(r.evidence.others.max, r.target.logit));
+    row_evidence<T> e;
+    if (targets_.is_soft) {
+      if (find_best_) note_best(i, row, top);
+      const soft_row<T> q = soft(i);
+      top = add_soft_margin(group, row, b_.constants, r.half_norm, q, r.evidence.others.max, t_.direct(i));
+      e = evidence_of(group, row, top, t_.first_class, false);
+      add_excess(
+          group, row, [&](auto k) { return q.coefficient(k); }, e);
+      if (gather_likelihood_) r.likelihood += soft_likelihood(group, row, b_.constants, q);
+    } else {
+      e = evidence_of(group, row, top, t_.first_class, find_best_);
+      if (gather_excess_) {
+        const T *weight = class_weights(), *bias = b_.constants.bias;
+        const T each = r.coefficients.smoothing;
+        add_excess(
+            group, row,
+            [&](auto k) {
+              using V = decltype(load(bias, k));
+              V c(each);
+              if (weight != nullptr) c = c * load(weight, k);
+              replace(c, k, target, T(0));
+              return c;
+            },
+            e);
+      }
+    }
+    r.evidence.merge(e);
+  }
+
+  // Of a row without margin: its best class, and the class with the largest soft target.
+  void note_best(std::int64_t i, const row_type& row, T top) {
+    row_record<T>& r = b_.record[i];
+    const row_evidence<T> best = evidence_of(group_type{}, row, top, t_.first_class, true);
+    if (best.best >= 0 && (r.best.index < 0 || best.others.max > r.best.value))
+      r.best = {best.best, best.others.max};
+    const T* q = soft(i).target;
+    const std::int64_t k = std::max_element(q, q + t_.class_count) - q;
+    if (r.wanted.index < 0 || q[k] > r.wanted.value) r.wanted = {t_.first_class + k, q[k]};
+  }
+
+  // The row's state once all class tiles are in, or as it is given.
+  void settle(std::int64_t i, const T* read_state) {
+    row_record<T>& r = b_.record[i];
+    if (read_state == nullptr) {
+      r.others = r.evidence.others.value();
+      r.total = targets_.is_soft ? r.evidence.coefficient : r.coefficients.total();
+      return;
+    }
+    const T* state = read_state + 2 * (t_.first_row + i);
+    r.others = state[1];
+    if (targets_.is_soft) {
+      r.total = std::exp(state[0]);
+    } else {
+      r.target.logit = state[0];
+      r.total = r.coefficients.total();
+    }
+  }
+
+  // Losses of the row tile, and their sums. merged: the row state is of all classes of the mixture, and the losses are
+  // this call's part of theirs; else they are those of this call's classes.
+  void write_losses(const loss_result<T>& result, bool merged, loss_sums& sums) const {
+    const bool each = options_.reduction == reduction::none;
+    for (std::int64_t i = 0; i < t_.row_count; ++i) {
+      const row_record<T>& r = b_.record[i];
+      const std::int64_t at = t_.first_row + i;
+      const bool counts = b_.counts[i] != 0;
+      const log_evidence<T> evidence(r.target.logit, r.others);
+      T classification = 0, likelihood = 0, total = 0;
+      if (counts) {
+        if (targets_.is_soft) {
+          classification = sample_weight(at) * r.evidence.excess_under(evidence);
+          likelihood = sample_weight(at) * r.likelihood;
+        } else {
+          const bool here = b_.target[i] >= 0;
+          if (here) {
+            classification = r.coefficients.target * classification_loss(rest(r.others, r.target.logit));
+            likelihood =
+                r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
+          }
+          if (here || merged) classification += r.evidence.excess_under(evidence);
+        }
+        if (!alpha_usable_) classification = likelihood = std::numeric_limits<T>::quiet_NaN();
+        total = total_loss(classification, options_.lambda, likelihood);
+        sums.correct += find_best_ && is_correct(i);
+      }
+      sums.total += static_cast<double>(total);
+      sums.classification += static_cast<double>(classification);
+      sums.likelihood += static_cast<double>(likelihood);
+      if (each && result.total != nullptr) result.total[at] = total;
+      if (each && result.classification != nullptr) result.classification[at] = classification;
+      if (each && result.likelihood != nullptr) result.likelihood[at] = likelihood;
+      if (result.row_state != nullptr) {
+        const T first = targets_.is_soft ? std::log(r.total) : r.target.logit;
+        result.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
+        result.row_state[2 * at + 1] = counts ? r.others : -numeric<T>::infinity;
+      }
+      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? evidence.value() : T(0);
+    }
+  }
+  void write_sums(const loss_result<T>& result, const loss_sums& sums) const {
+    if (result.counted != nullptr) *result.counted = counted_;
+    if (result.correct != nullptr) *result.correct = sums.correct;
+    if (options_.reduction == reduction::none) return;
+    const double d = static_cast<double>(divisor_);
+    if (result.total != nullptr) *result.total = static_cast<T>(sums.total / d);
+    if (result.classification != nullptr) *result.classification = static_cast<T>(sums.classification / d);
+    if (result.likelihood != nullptr) *result.likelihood = static_cast<T>(sums.likelihood / d);
+  }
+
+  // Whether the target has the largest logit without margin. Near a tie the product's rounding must not
+  // decide, so both are then computed from the differences, as a label's logit always is.
+  bool is_correct(std::int64_t i) const {
+    const row_record<T>& r = b_.record[i];
+    const auto exact = [&](std::int64_t k) {
+      return target_of(group_type{}, t_.shape.dims, t_.features(i), t_.parameters_of(k), t_.log_prior(k),
+                       T(0))
+          .logit;
+    };
+    const std::int64_t z = targets_.is_soft ? r.wanted.index : b_.target[i];
+    const std::int64_t k = targets_.is_soft ? r.best.index : r.evidence.best;
+    if (z < 0) return false;
+    if (z == k) return true;
+    const T target = targets_.is_soft ? exact(z) : r.target.logit_without_margin;
+    T best = targets_.is_soft ? r.best.value : r.evidence.others.max;
+    if (k >= 0 && std::fabs(target - best) <= T(1e-3) * (T(1) + std::fabs(best))) best = exact(k);
+    return target > best || (target == best && (k < 0 || z < k));
+  }
+
+  // What the gradients of row i are multiplied by, and the target's terms of eq:weight.
+  void weigh(std::int64_t i, const T* upstream) {
+    row_record<T>& r = b_.record[i];
+    if (b_.counts[i] == 0) return;
+    r.upstream = incoming(upstream, i) / divisor_;
+    if (targets_.is_soft) r.upstream *= sample_weight(t_.first_row + i);
+    if (b_.target[i] < 0) return;
+    const T miss = r.coefficients.miss(target_miss(rest(r.others, r.target.logit)));
+    weigh_target(r, miss, options_.lambda * r.coefficients.likelihood);
+  }
+  void weigh_given(std::int64_t i, const T* upstream) {
+    row_record<T>& r = b_.record[i];
+    if (b_.counts[i] == 0) return;
+    r.upstream = incoming(upstream, i);
+    if (b_.target[i] < 0) return;
+    const T likelihood =
+        options_.lambda == T(0) ? T(0) : options_.lambda * r.coefficients.likelihood / divisor_;
+    weigh_target(r, -slope(i)[b_.target[i]], likelihood);
+  }
+  void weigh_target(row_record<T>& r, T miss, T lambda) const {
+    r.weight = r.upstream * target_weight(miss, alpha_, lambda);
+    r.share = r.upstream * (miss + lambda);
+    r.miss = r.upstream * miss;
+  }
+
+  // The gradients of a row tile, class tile by class tile. finished: the one class tile holds finished logits;
+  // otherwise they are made again, if needs_logits.
+  void make_gradients(const gradients<T, T>& gradient, bool finished, bool needs_logits) {
+    const shape& s = t_.shape;
+    const std::int64_t stride = stride_or(s.gradient_stride, s.dims);
+    T* const out = gradient.feature == nullptr ? nullptr : gradient.feature + t_.first_row * stride;
+    if (out != nullptr)
+      t_.for_rows([&](std::int64_t i, std::int64_t) {
+        std::fill(out + i * stride, out + i * stride + s.dims, T(0));
+      });
+    t_.for_class_tiles([&] {
+      if (!finished && needs_logits) t_.make_products();
+      if (!needs_logits) t_.prepare_constants();
+      make_weights(gradient, finished, needs_logits);
+      t_.multiply_weights(out, stride, wants_parameters(gradient), gradient.mean != nullptr,
+                          diagonal() && wants_log_variance(gradient),
+                          [&](std::int64_t begin, std::int64_t count, T* differences, T* squares) {
+                            finish_parameters(gradient, begin, count, differences, squares);
+                          });
+    });
+    if (out == nullptr) return;
+    t_.for_rows([&](std::int64_t i, std::int64_t) {
+      if (b_.counts[i] == 0) return;
+      const row_record<T>& r = b_.record[i];
+      const std::int64_t z = b_.target[i];
+      const class_parameters<T> target = t_.parameters_of(std::max<std::int64_t>(z, 0));
+      finish_feature_gradient(group_type{}, s.dims, t_.features(i), t_.centred(i),
+                              diagonal() ? T(0) : r.weight_sum, z < 0 ? nullptr : &target, r.weight,
+                              out + i * stride);
+    });
+  }
+
+  // Logits to weights, with their sums by row and, where parameters need them, by class.
+  void make_weights(const gradients<T, T>& gradient, bool finished, bool needs_logits) {
+    const std::int64_t parts = t_.row_parts(), classes = t_.class_count;
+    const bool parameters = wants_parameters(gradient);
+    class_sum_rows<T> all;
+    if (parameters) all.weight = b_.class_sum;
+    if (spherical() && wants_log_variance(gradient)) all.distance = b_.class_distance;
+    if (parameters && targets_.is_soft) {
+      all.share = b_.class_share;
+      all.probability = b_.class_probability;
+    }
+    T* const arrays[] = {all.weight, all.distance, all.share, all.probability};
+    for (T* sum : arrays)
+      if (sum != nullptr) std::fill(sum, sum + parts * classes, T(0));
+    t_.for_rows([&](std::int64_t i, std::int64_t part) {
+      row_type row = t_.held_row(i);
+      if (b_.counts[i] == 0) {
+        std::fill(row.data, row.data + row.size, T(0));
+        return;
+      }
+      const auto at = [&](T* sums) { return sums == nullptr ? nullptr : sums + part * classes; };
+      const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.share), at(all.probability)};
+      if (targets_.is_given)
+        weigh_given_row(i, row, needs_logits, sums);
+      else if (targets_.is_soft)
+        weigh_soft_row(i, row, finished, sums);
+      else
+        weigh_row(i, row, finished, sums);
+    });
+    for (T* sum : arrays)
+      for (std::int64_t part = 1; sum != nullptr && part < parts; ++part)
+        group_type{}.for_each(classes,
+                              [&](auto k) { store(sum, k, load(sum, k) + load(sum + part * classes, k)); });
+  }
+  void weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+    row_record<T>& r = b_.record[i];
+    const std::int64_t target = t_.local_target(i);
+    const log_evidence<T> evidence(r.target.logit, r.others);
+    if (!finished) t_.finish(i, row, target, evidence.anchor);
+    r.weight_sum += finish_weights(group_type{}, row, b_.constants, evidence, -r.upstream * r.total,
+                                   r.upstream * r.coefficients.smoothing, class_weights(), target, sums);
+  }
+  void weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+    row_record<T>& r = b_.record[i];
+    const group_type group;
+    const soft_row<T> q = soft(i);
+    const log_evidence<T> evidence(r.target.logit, r.others);
+    if (!finished) {
+      t_.finish(i, row, -1, evidence.anchor);
+      add_soft_margin(group, row, b_.constants, r.half_norm, q, evidence.anchor, t_.direct(i));
+    }
+    r.weight_sum += finish_soft_weights(group, row, b_.constants, evidence, q, r.total, options_.lambda,
+                                        r.upstream, sums);
+  }
+  void weigh_given_row(std::int64_t i, row_type& row, bool needs_logits, const class_sum_rows<T>& sums) {
+    row_record<T>& r = b_.record[i];
+    const group_type group;
+    const T* g = slope(i) + t_.first_class;
+    if (needs_logits) {
+      t_.finish(i, row, -1, -numeric<T>::infinity);
+      // Without a margin this only makes exact the distances that g weighs.
+      const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
+      add_soft_margin(group, row, b_.constants, r.half_norm, weighed, -numeric<T>::infinity, t_.direct(i));
+    }
+    r.weight_sum += finish_given_weights(group, row, b_.constants, g, -r.upstream, t_.local_target(i), sums);
+  }
+
+  // Gradients of the parameters of classes [begin, begin + count) of the tile, from their sums over samples.
+  void finish_parameters(const gradients<T, T>& gradient, std::int64_t begin, std::int64_t count,
+                         T* differences, T* squares) {
+    const group_type group;
+    const std::int64_t dims = t_.shape.dims, first = t_.first_class + begin;
+    const bool add = gradient.accumulate || t_.first_row > 0;
+    class_sums<T> sums[host_plan::largest_block];
+    for (std::int64_t c = 0; c < count; ++c) {
+      class_sums<T>& s = sums[c];
+      const T weight = b_.class_sum[begin + c];
+      s.difference = differences == nullptr ? nullptr : differences + c * dims;
+      s.square = squares == nullptr ? nullptr : squares + c * dims;
+      s.share = targets_.is_soft ? b_.class_share[begin + c] : weight;
+      s.probability = targets_.is_soft ? b_.class_probability[begin + c] : -weight;
+      if (spherical()) s.distance = b_.class_distance[begin + c];
+      if (s.difference != nullptr && !diagonal())
+        uncentre_sum(group, dims, t_.parameters_of(first + c).mean, b_.offset, weight, s.difference);
+    }
+    for (std::int64_t i = 0; i < t_.row_count; ++i) {
+      const std::int64_t z = b_.target[i] - first;
+      if (b_.target[i] < 0 || z < 0 || z >= count) continue;
+      const row_record<T>& r = b_.record[i];
+      add_target(group, dims, t_.features(i), t_.parameters_of(b_.target[i]).mean, r.weight, r.share, r.miss,
+                 r.target.distance, sums[z]);
+    }
+    for (std::int64_t c = 0; c < count; ++c) {
+      const std::int64_t k = first + c;
+      const class_parameters<T> p = t_.parameters_of(k);
+      if (gradient.mean != nullptr)
+        write_mean_gradient(group, dims, p, sums[c], add, gradient.mean + k * dims);
+      if (wants_log_variance(gradient))
+        write_log_variance_gradient(group, dims, p, sums[c], add,
+                                    gradient.log_variance + k * (diagonal() ? dims : 1));
+      if (gradient.log_prior != nullptr)
+        gradient.log_prior[k] = add ? gradient.log_prior[k] + sums[c].probability : sums[c].probability;
+    }
+  }
+
+  void clear_parameters(const gradients<T, T>& g) const {
+    if (g.accumulate) return;
+    const std::int64_t classes = t_.shape.classes, all = classes * t_.shape.dims;
+    if (g.mean != nullptr) std::fill(g.mean, g.mean + all, T(0));
+    if (wants_log_variance(g)) std::fill(g.log_variance, g.log_variance + log_variance_size(t_.shape), T(0));
+    if (g.log_prior != nullptr) std::fill(g.log_prior, g.log_prior + classes, T(0));
+  }
+
+  host_tiles<T, Threads> t_;
+  host_buffers<T>& b_;
+  const loss_options<T> options_;
+  const loss_targets<T> targets_;
+  T alpha_;
+  bool alpha_usable_;
+  const T* class_weight_ = nullptr;  // of this call's classes
+  T class_weight_sum_;               // of all classes
+  std::int64_t counted_ = 0;         // samples
+  T divisor_;
+  bool find_best_ = false, gather_excess_ = false, gather_likelihood_ = false;
+};
+
+}  // namespace lgm::detail

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/host_tiles.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+#include <limits>
+
+// Logits and scores on the host.
+
+namespace lgm::detail {
+
+template <class T, class Threads>
+class host_score {
+ public:
+  host_score(const host_plan& plan, const shape& s, const mixture<T>& m, const T* features,
+             const workspace& w)
+      : t_(plan, s, m, features, w), b_(t_.buffers) {}
+
+  // eq:logit into out, row stride shape.logits_stride; with labels, the margin at the targets.
+  void logits(const loss_options<T>& o, label_reader labels, T* out) {
+    const shape& s = t_.shape;
+    const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+    const std::int64_t stride = stride_or(s.logits_stride, s.classes);
+    t_.for_row_tiles(s.samples, [&] {
+      t_.for_rows([&](std::int64_t i, std::int64_t) {
+        const std::int64_t label = labels ? labels[t_.first_row + i] : o.ignore_label;
+        const std::int64_t local = label - s.class_begin;
+        b_.record[i] = {};
+        t_.take_row(i, label != o.ignore_label && local >= 0 && local < s.classes ? local : -1, alpha);
+      });
+      t_.for_class_tiles([&] {
+        t_.tile = out + t_.first_row * stride + t_.first_class;
+        t_.tile_stride = stride;
+        t_.make_products();
+        t_.for_rows([&](std::int64_t i, std::int64_t) {
+          auto row = t_.held_row(i);
+          const std::int64_t z = t_.local_target(i);
+          t_.finish(i, row, z, -numeric<T>::infinity);
+          if (z >= 0) t_.tile_row(i)[z] = b_.record[i].target.logit;
+        });
+      });
+    });
+  }
+
+  void score(const score_result<T>& result) {
+    find_best_ = result.predicted != nullptr || result.posterior != nullptr ||
+                 result.log_density != nullptr || result.squared_mahalanobis != nullptr;
+    const bool gather = find_best_ || result.log_mixture != nullptr;
+    const bool nearest = result.nearest_squared_mahalanobis != nullptr;
+    const T log_prior_sum = result.log_mixture != nullptr ? log_sum_of_priors() : T(0);
+    t_.for_row_tiles(gather || nearest ? t_.shape.samples : 0, [&] {
+      t_.for_rows([&](std::int64_t i, std::int64_t) {
+        b_.record[i] = {};
+        t_.take_row(i, -1, T(0));
+      });
+      t_.for_class_tiles([&] {
+        t_.make_products();
+        t_.for_rows([&](std::int64_t i, std::int64_t part) {
+          if (nearest) gather_nearest(i, part);
+          if (gather) gather_evidence(i);
+        });
+      });
+      t_.for_rows([&](std::int64_t i, std::int64_t) { write_scores(result, i, log_prior_sum); });
+    });
+  }
+
+ private:
+  using group_type = packet_group<T>;
+
+  void gather_evidence(std::int64_t i) {
+    row_record<T>& r = b_.record[i];
+    auto row = t_.held_row(i);
+    const T top = t_.finish(i, row, -1, r.evidence.others.max);
+    r.evidence.merge(evidence_of(group_type{}, row, top, t_.first_class, find_best_));
+  }
+
+  // Before the products of row i become logits. The sums by class are not in use: they serve as scratch.
+  void gather_nearest(std::int64_t i, std::int64_t part) {
+    row_record<T>& r = b_.record[i];
+    const nearest_class<T> found =
+        nearest_of(group_type{}, t_.held_row(i), b_.constants, r.half_norm, t_.first_class, t_.direct(i),
+                   b_.class_sum + part * t_.class_count);
+    if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+  }
+
+  // log sum_k p_k, which eq:log_mixture divides by; the priors of a shard are taken as they are.
+  T log_sum_of_priors() const {
+    if (t_.mixture.log_prior == nullptr || t_.shape.classes != total_classes(t_.shape)) return T(0);
+    log_sum<T> sum;
+    for (std::int64_t k = 0; k < t_.shape.classes; ++k) sum.merge({t_.mixture.log_prior[k], T(1)});
+    return sum.value();
+  }
+
+  void write_scores(const score_result<T>& result, std::int64_t i, T log_prior_sum) const {
+    const row_record<T>& r = b_.record[i];
+    const std::int64_t k = r.evidence.best, at = t_.first_row + i;
+    T posterior = std::numeric_limits<T>::quiet_NaN(), distance = posterior, density = posterior,
+      nearest = posterior;
+    const group_type group;
+    const auto squared = [&](std::int64_t c) {
+      return squared_distance(group, t_.shape.dims, t_.features(i), t_.parameters_of(c));
+    };
+    if (k >= 0) {
+      posterior = T(1) / r.evidence.others.sum;
+      if (result.squared_mahalanobis != nullptr || result.log_density != nullptr) distance = squared(k);
+      density = log_density(T(0.5) * distance, half_log_det(group, t_.shape.dims, t_.parameters_of(k)),
+                            t_.shape.dims);
+    }
+    if (result.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0)
+      nearest = squared(r.nearest.index);
+    if (result.predicted != nullptr) result.predicted[at] = k < 0 ? k : t_.shape.class_begin + k;
+    if (result.posterior != nullptr) result.posterior[at] = posterior;
+    if (result.log_density != nullptr) result.log_density[at] = density;
+    if (result.log_mixture != nullptr)
+      result.log_mixture[at] = log_mixture(r.evidence.others.value(), log_prior_sum, t_.shape.dims);
+    if (result.squared_mahalanobis != nullptr) result.squared_mahalanobis[at] = distance;
+    if (result.nearest_squared_mahalanobis != nullptr) result.nearest_squared_mahalanobis[at] = nearest;
+  }
+
+  host_tiles<T, Threads> t_;
+  host_buffers<T>& b_;
+  bool find_best_ = false;
+};
+
+}  // namespace lgm::detail

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/direct.hpp>
+#include <lgm/detail/gemm.hpp>
+#include <lgm/detail/host_operands.hpp>
+#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/parallel.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+// What all host functions that look at samples and classes share: a call cut into tiles, and the products made in
+// them. What is done with the rows of a tile is in host_loss.hpp and host_score.hpp.
+
+namespace lgm::detail {
+
+// Labels of any type, widened one at a time.
+struct label_reader {
+  const void* data = nullptr;
+  std::int64_t (*read)(const void*, std::int64_t) = nullptr;
+
+  label_reader() = default;
+  template <class L>
+  explicit label_reader(const L* labels)
+      : data(labels), read([](const void* p, std::int64_t i) {
+          return static_cast<std::int64_t>(static_cast<const L*>(p)[i]);
+        }) {}
+  explicit operator bool() const { return data != nullptr; }
+  std::int64_t operator[](std::int64_t i) const { return read(data, i); }
+};
+
+template <class T, class Threads>
+class host_tiles {
+ public:
+  using group_type = packet_group<T>;
+  using row_type = typename group_type::row;
+
+  const host_plan plan;
+  const lgm::shape shape;
+  const lgm::mixture<T> mixture;
+
+ private:
+  const T* const features_;
+  const std::int64_t stride_;
+  arena arena_;
+
+ public:
+  host_buffers<T> buffers;
+
+  // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
+  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0;
+  T* tile = nullptr;
+  std::int64_t tile_stride = 0;
+
+  host_tiles(const host_plan& p, const lgm::shape& s, const lgm::mixture<T>& m, const T* features,
+             const workspace& w)
+      : plan(p),
+        shape(s),
+        mixture(m),
+        features_(features),
+        stride_(stride_or(s.feature_stride, s.dims)),
+        arena_(w),
+        buffers(arena_, plan, s),
+        operands_(plan, shape, mixture, buffers) {}
+
+  bool diagonal() const { return shape.covariance == covariance::diagonal; }
+
+  // Row i of the tile, in its several forms.
+  const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
+  T* centred(std::int64_t i) const { return buffers.centred + i * shape.dims; }
+  T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
+  row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
+
+  // Class k of this call.
+  class_parameters<T> parameters_of(std::int64_t k) const { return {shape, mixture, k}; }
+  T log_prior(std::int64_t k) const { return operands_.log_prior(k); }
+  // The index in the class tile of the target of row i, -1 where it is not there.
+  std::int64_t local_target(std::int64_t i) const {
+    const std::int64_t z = buffers.target[i] - first_class;
+    return buffers.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
+  }
+
+  // f() for each row tile, and f() for each class tile within one.
+  template <class F>
+  void for_row_tiles(std::int64_t samples, F f) {
+    if (samples > 0) operands_.centre();
+    for (first_row = 0; first_row < samples; first_row += plan.rows) {
+      row_count = std::min(plan.rows, samples - first_row);
+      f();
+    }
+  }
+  template <class F>
+  void for_class_tiles(F f) {
+    for (first_class = 0; first_class < shape.classes; first_class += plan.classes) {
+      class_count = std::min(plan.classes, shape.classes - first_class);
+      tile = buffers.tile;
+      tile_stride = class_count;
+      f();
+    }
+  }
+
+  // f(i, part) for the rows of the tile. One thread visits the rows of a part, in order; the parts depend on
+  // the plan alone.
+  std::int64_t row_parts() const { return plan.threads_for(row_count * (plan.classes + shape.dims) * 8); }
+  template <class F>
+  void for_rows(F f) {
+    const std::int64_t parts = row_parts();
+    parallel_for<Threads>(plan.parallel, plan.threads, parts, [&](std::int64_t part, int) {
+      const std::int64_t begin = row_count * part / parts, end = row_count * (part + 1) / parts;
+      for (std::int64_t i = begin; i < end; ++i) f(i, part);
+    });
+  }
+
+  // Prepares row i: centres its features and, where its target is a class of this call (-1: none), takes what the
+  // target says from the differences.
+  void take_row(std::int64_t i, std::int64_t target, T alpha) {
+    row_record<T>& r = buffers.record[i];
+    const group_type group;
+    buffers.target[i] = target;
+    buffers.counts[i] = 1;
+    const T half_norm = centre_row(group, shape.dims, features(i), buffers.offset, centred(i));
+    r.half_norm = diagonal() ? T(0) : half_norm;
+    if (target >= 0)
+      r.target = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
+  }
+  // Leaves row i out: its features are not read.
+  void skip_row(std::int64_t i) {
+    buffers.target[i] = -1;
+    buffers.counts[i] = 0;
+    std::fill(centred(i), centred(i) + shape.dims, T(0));
+  }
+
+  // The class constants of the tile, which the products otherwise bring.
+  void prepare_constants() {
+    for_operands([&](std::int64_t begin, std::int64_t count) {
+      operands_.prepare(operand_kind::logits, first_class, begin, count);
+    });
+    find_bounds();
+  }
+
+  // The products of the tile, not yet logits.
+  void make_products() {
+    const std::int64_t dims = shape.dims;
+    for_operands([&](std::int64_t begin, std::int64_t count) {
+      operands_.prepare(operand_kind::logits, first_class, begin, count);
+      if (!diagonal() && external_gemm(plan.gemm, false, true, row_count, count, dims, T(1), centred(0), dims,
+                                       buffers.operand, dims, T(0), tile + begin, tile_stride))
+        return;
+      const std::int64_t rows = row_block(count), row_tasks = (row_count + rows - 1) / rows;
+      const std::int64_t class_tasks = (count + plan.block - 1) / plan.block;
+      parallel_for<Threads>(
+          plan.parallel, plan.threads_for(row_count * count * dims), row_tasks * class_tasks,
+          [&](std::int64_t task, int slot) {
+            const std::int64_t i = task % row_tasks * rows, n = std::min(rows, row_count - i);
+            const std::int64_t c = task / row_tasks * plan.block, m = std::min(plan.block, count - c);
+            T* out = tile_row(i) + begin + c;
+            if (diagonal()) {
+              direct_logits(n, m, dims, centred(i), dims, buffers.operand + 2 * c * dims, out, tile_stride);
+              return;
+            }
+            for (std::int64_t r = 0; r < n; ++r)
+              std::fill(out + r * tile_stride, out + r * tile_stride + m, T(0));
+            gemm<transposed::no, transposed::yes>(n, m, dims, T(1), centred(i), dims,
+                                                  buffers.operand + c * dims, dims, out, tile_stride,
+                                                  buffers.scratch[slot]);
+          });
+    });
+    find_bounds();
+  }
+
+  // Logits of row i from its products, `target` left out (-1: none is); returns the largest.
+  T finish(std::int64_t i, row_type& row, std::int64_t target, T known_max) const {
+    return finish_logits(group_type{}, row, buffers.constants, buffers.record[i].half_norm, target, known_max,
+                         direct(i));
+  }
+  // d_k of row i and class k of the tile, from the differences.
+  auto direct(std::int64_t i) const {
+    return [this, i](std::int64_t k) {
+      return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(first_class + k));
+    };
+  }
+
+  // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
+  // (null: not wanted), and the sums over samples that parameter gradients are made of by blocks of classes:
+  // finish_classes(begin, count, differences, squares) for each block of the tile, whose sums of w_ik (x_i - mu_k),
+  // or w_ik x'_ik where not diagonal, and of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted.
+  template <class F>
+  void multiply_weights(T* out, std::int64_t out_stride, bool parameters, bool difference, bool square,
+                        F finish_classes) {
+    for_operands([&](std::int64_t begin, std::int64_t count) {
+      std::int64_t rows = 1, row_tasks = 0, class_tasks = 0;
+      if (out != nullptr) {
+        operands_.prepare(operand_kind::gradient, first_class, begin, count);
+        rows = row_block(count);
+        row_tasks = (row_count + rows - 1) / rows;
+      }
+      if (parameters) class_tasks = (count + plan.block - 1) / plan.block;
+      const auto classes_task = [&](std::int64_t task, int slot) {
+        const std::int64_t c = begin + task * plan.block, n = std::min(plan.block, begin + count - c);
+        T* const differences = difference ? buffers.sums[slot] : nullptr;
+        T* const squares = square ? buffers.sums[slot] + plan.block * shape.dims : nullptr;
+        sum_samples(c, n, buffers.sums[slot], squares, difference, slot);
+        finish_classes(c, n, differences, squares);
+      };
+      if (!diagonal() && plan.gemm.template of<T>() != nullptr) {
+        // The caller's products, from the calling thread.
+        if (row_tasks > 0 &&
+            external_gemm(plan.gemm, false, false, row_count, shape.dims, count, T(-1), tile + begin,
+                          tile_stride, buffers.operand, shape.dims, T(1), out, out_stride))
+          row_tasks = 0;
+        for (std::int64_t task = 0; task < class_tasks; ++task) classes_task(task, 0);
+        class_tasks = 0;
+      }
+      parallel_for<Threads>(plan.parallel, plan.threads_for(row_count * count * shape.dims),
+                            row_tasks + class_tasks, [&](std::int64_t task, int slot) {
+                              if (task >= row_tasks) return classes_task(task - row_tasks, slot);
+                              const std::int64_t i = task * rows;
+                              add_features(out + i * out_stride, out_stride, i, std::min(rows, row_count - i),
+                                           begin, count, slot);
+                            });
+    });
+  }
+
+ private:
+  void find_bounds() {
+    class_constants<T>& c = buffers.constants;
+    c.max_scale = c.scale == nullptr ? T(1) : *std::max_element(c.scale, c.scale + class_count);
+    c.max_norm = *std::max_element(c.norm, c.norm + class_count);
+  }
+
+  // f(begin, count) for the parts of the class tile whose operands are at hand at once.
+  template <class F>
+  void for_operands(F f) {
+    for (std::int64_t begin = 0; begin < class_count; begin += plan.operand)
+      f(begin, std::min(plan.operand, class_count - begin));
+  }
+
+  // Rows in a task of a product with `classes` classes: enough tasks for all threads, none too small.
+  std::int64_t row_block(std::int64_t classes) const {
+    const std::int64_t least = plan.grain / std::max<std::int64_t>(classes * shape.dims, 1) + 1;
+    const std::int64_t even = (row_count + 2 * plan.threads - 1) / (2 * plan.threads);
+    return std::min(row_count, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
+  }
+
+  // The classes' part of eq:grad_feature for rows [i, i + n) and classes [begin, begin + count) of the tile.
+  void add_features(T* out, std::int64_t out_stride, std::int64_t i, std::int64_t n, std::int64_t begin,
+                    std::int64_t count, int slot) {
+    const std::int64_t dims = shape.dims;
+    const T* weights = tile_row(i) + begin;
+    if (diagonal())
+      direct_feature_gradient(n, count, dims, weights, tile_stride, centred(i), dims, buffers.operand, out,
+                              out_stride);
+    else
+      gemm<transposed::no, transposed::no>(n, dims, count, T(-1), weights, tile_stride, buffers.operand, dims,
+                                           out, out_stride, buffers.scratch[slot]);
+  }
+
+  // The sums over the tile's samples for classes [begin, begin + count) of the tile.
+  void sum_samples(std::int64_t begin, std::int64_t count, T* differences, T* squares, bool difference,
+                   int slot) {
+    const std::int64_t dims = shape.dims;
+    const T* weights = tile + begin;
+    if (diagonal()) {
+      if (difference || squares != nullptr)
+        direct_class_sums(row_count, count, dims, weights, tile_stride, features(0), stride_, buffers.counts,
+                          mixture.mean + (first_class + begin) * dims, differences, squares,
+                          buffers.slabs[slot]);
+      return;
+    }
+    if (!difference || external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights,
+                                     tile_stride, buffers.centred, dims, T(0), differences, dims))
+      return;
+    std::fill(differences, differences + count * dims, T(0));
+    gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, buffers.centred,
+                                          dims, differences, dims, buffers.scratch[slot]);
+  }
+
+  host_operands<T, Threads> operands_;
+};
+
+}  // namespace lgm::detail
