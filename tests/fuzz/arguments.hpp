@@ -219,7 +219,7 @@ inline faults faults_of(const lgm::shape& s, int threads) {
                      logits = or_packed(s.logits_stride, s.classes);
   f.add(features < s.dims || gradient < s.dims || logits < s.classes, status::stride_too_small);
   f.add(product_too_large(s.samples, features) || product_too_large(s.samples, gradient) ||
-            product_too_large(s.samples, logits) || product_too_large(s.classes, s.dims),
+            product_too_large(s.samples, logits) || product_too_large(total_classes(s), s.dims),
         status::size_too_large);
   return f;
 }

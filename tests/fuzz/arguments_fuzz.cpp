@@ -7,8 +7,8 @@
 #include <functional>
 #include <lgm/lgm.hpp>
 #include <limits>
+#include <memory>
 #include <string>
-#include <vector>
 
 // Every host function with any arguments: it names something that is wrong with them and writes nothing, or succeeds and
 // writes its outputs alone, the same whatever its workspace held. Memory is of the length that the arguments promise, or,
@@ -477,10 +477,9 @@ class call {
     } else if (!exact) {
       needed = b < 230 && needed > 0 ? needed - 1 : needed * (255 - b) / 26;
     }
-    space_.assign(needed + offset_, 0);
-    space_.shrink_to_fit();
+    space_.reset(new unsigned char[needed + offset_]);
     workspace_.bytes = needed;
-    workspace_.data = b == 255 ? nullptr : space_.data() + offset_;
+    workspace_.data = b == 255 ? nullptr : space_.get() + offset_;
     faults_.add(b == 255, status::null_pointer);
     // A call needs no less than its workspace_size, but for the slack of an address and of tiles.
     if (missing_) {
@@ -490,7 +489,9 @@ class call {
       faults_.allow(true, status::workspace_too_small);
     }
   }
-  void scribble(int content) { std::fill(space_.begin(), space_.end(), static_cast<unsigned char>(content)); }
+  void scribble(unsigned char content) {
+    std::fill_n(space_.get(), space_ ? workspace_.bytes + offset_ : 0, content);
+  }
 
   // ---- results ----
 
@@ -601,7 +602,7 @@ class call {
   lgm::parameters<T> parameters_;
   lgm::score_result<T> scores_;
   T* logits_ = nullptr;
-  std::vector<unsigned char> space_;
+  std::unique_ptr<unsigned char[]> space_;
   lgm::workspace workspace_;
   std::function<status()> run_;
 };

@@ -37,7 +37,7 @@ inline status check(const shape& s) {
                      logits = stride_or(s.logits_stride, s.classes);
   if (features < s.dims || gradient < s.dims || logits < s.classes) return status::stride_too_small;
   if (!addressable(s.samples, features) || !addressable(s.samples, gradient) ||
-      !addressable(s.samples, logits) || !addressable(s.classes, s.dims))
+      !addressable(s.samples, logits) || !addressable(total_classes(s), s.dims))
     return status::size_too_large;
   return status::success;
 }
