@@ -178,7 +178,8 @@ class call {
     faults_ = faults_of(s, context_.threads);
     shape_valid_ = faults_.none();
     // The call's own work is kept small; what is beyond is a shape without memory.
-    if (shape_valid_ && wide(s.samples + 1) * (s.classes + 1) * (s.dims + 1) > most_work) missing_ = true;
+    if (shape_valid_ && (wide(s.samples) + 1) * (wide(s.classes) + 1) * (wide(s.dims) + 1) > most_work)
+      missing_ = true;
   }
   std::int64_t stride(std::int64_t length) {
     const unsigned b = in_.byte();
