@@ -20,8 +20,8 @@
 //   find(row, value)             the lowest index that holds value, n where none does
 //   row.store(out)               writes the row to memory
 //
-// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, replace and
-// for_lanes treat both alike.
+// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, load_as, store_as,
+// replace and for_lanes treat both alike.
 
 namespace lgm {
 
@@ -33,6 +33,15 @@ LGM_HD T load(const T* pointer, std::int64_t i) {
 template <class T>
 LGM_HD void store(T* pointer, std::int64_t i, T value) {
   pointer[i] = value;
+}
+// The same where memory holds another type than the lanes: V is theirs.
+template <class V, class T>
+LGM_HD V load_as(const T* pointer, std::int64_t i) {
+  return static_cast<V>(pointer[i]);
+}
+template <class T, class V>
+LGM_HD void store_as(T* pointer, std::int64_t i, V value) {
+  pointer[i] = static_cast<T>(value);
 }
 // Puts `replacement` where index i is `at`.
 template <class T>

@@ -114,7 +114,7 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
   const std::size_t bytes = detail::host_bytes<T>(plan, s);
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
-  return one_tile ? bytes : std::max(bytes, ctx.tile_bytes);
+  return std::max(one_tile ? bytes : std::max(bytes, ctx.tile_bytes), host::moments_bytes(ctx, s));
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).

@@ -189,23 +189,26 @@ struct soft_targets {
   std::int64_t stride = 0;  // elements between rows; 0: packed
 };
 
-// Moments of the features of each class, accumulated over batches. A is a type of its own, float or double.
+// Moments of the features of each class, accumulated over batches. A is a type of its own, float or double. Only count
+// must not be null; what is null is not computed. m2 and scatter need mean.
 template <class A>
 struct class_moments {
-  A* count = nullptr;    // [classes], samples seen (their weights, where they have any)
-  A* mean = nullptr;     // [classes, dims]
-  A* m2 = nullptr;       // [classes, dims], sum of squared differences from the mean
-  A* scatter = nullptr;  // [dims, dims], of all classes together, about each class's own mean; may be null
-  // [classes, dims], what rounding left out of mean, so that means far from zero cost m2 no digits; may be null
+  A* count = nullptr;  // [classes], samples seen (their weights, where they have any)
+  A* mean = nullptr;   // [classes, dims]
+  A* m2 = nullptr;     // [classes, dims], sum of squared differences from the mean
+  A* scatter =
+      nullptr;  // [dims, dims], sum of products of differences, of all classes together, about each class's
+                // own mean; symmetric, its lower triangle is not read
+  // [classes, dims], what rounding left out of mean, so that means far from zero cost m2 no digits
   A* mean_residual = nullptr;
 };
 
 // How estimate turns moments into parameters.
 template <class T>
 struct estimate_options {
-  T variance_floor = 0;  // variances are at least this
+  T variance_floor = 0;  // >= 0; variances are at least this
   T shrinkage = 0;       // in [0, 1]: towards the variance of all classes together
-  T decay = 0;           // in [0, 1): what is kept of the present parameters, for a running average
+  T decay = 0;           // in [0, 1]: what is kept of the present parameters, for a running average
 };
 
 // Scratch memory of a call; any contents, any alignment, in the context's memory.

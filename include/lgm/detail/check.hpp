@@ -68,6 +68,13 @@ status check(const sgd_options<T>& o) {
   return rates && rest ? status::success : status::invalid_option;
 }
 
+template <class T>
+status check(const estimate_options<T>& o) {
+  const bool usable = usable_factor(o.variance_floor) && o.shrinkage >= T(0) && o.shrinkage <= T(1) &&
+                      o.decay >= T(0) && o.decay <= T(1);
+  return usable ? status::success : status::invalid_option;
+}
+
 // Pointers are needed only where there is something behind them.
 template <class T>
 status check_mean(const shape& s, const T* mean) {

@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <cstdint>
 #include <lgm/group.hpp>
+#include <type_traits>
 
 // The host's group: the lanes of one SIMD register, through Eigen's packets. All memory access is unaligned,
 // and the last, partial packet of a row takes the same path as the others, so that a result's bits depend
@@ -34,6 +35,7 @@ struct packet {
   friend packet operator/(packet a, packet b) { return {Eigen::internal::pdiv(a.value, b.value), 0}; }
   friend packet operator-(packet a) { return {Eigen::internal::pnegate(a.value), 0}; }
   friend packet exp(packet a) { return {Eigen::internal::pexp(a.value), 0}; }
+  friend packet log(packet a) { return {Eigen::internal::plog(a.value), 0}; }
   friend packet fused(packet a, packet b, packet c) {
     return {Eigen::internal::pmadd(a.value, b.value, c.value), 0};
   }
@@ -77,6 +79,35 @@ void store(T* pointer, packet_index i, packet<T> value) {
   T lanes[size];
   value.store(lanes);
   for (int lane = 0; lane < i.count; ++lane) pointer[i.first + lane] = lanes[lane];
+}
+
+// V is the type of the lanes, T that of the memory.
+template <class V, class T>
+packet<V> load_as(const T* pointer, packet_index i) {
+  if constexpr (std::is_same<T, V>::value) {
+    return load(pointer, i);
+  } else {
+    constexpr int size = packet<V>::size;
+    V lanes[size];
+    if (i.count == size) {
+      for (int lane = 0; lane < size; ++lane) lanes[lane] = static_cast<V>(pointer[i.first + lane]);
+    } else {
+      for (int lane = 0; lane < size; ++lane)
+        lanes[lane] = static_cast<V>(pointer[i.first + (lane < i.count ? lane : i.count - 1)]);
+    }
+    return packet<V>::load(lanes);
+  }
+}
+
+template <class T, class V>
+void store_as(T* pointer, packet_index i, packet<V> value) {
+  if constexpr (std::is_same<T, V>::value) {
+    store(pointer, i, value);
+  } else {
+    V lanes[packet<V>::size];
+    value.store(lanes);
+    for (int lane = 0; lane < i.count; ++lane) pointer[i.first + lane] = static_cast<T>(lanes[lane]);
+  }
 }
 
 template <class T, class F>
