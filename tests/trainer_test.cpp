@@ -495,7 +495,7 @@ TEST_CASE("softmax head: small and large losses keep their digits") {
 TEST_CASE("L-GM head: gradients against central differences") {
   trainer::lgm_settings settings;
   settings.covariance = lgm::covariance::diagonal;
-  settings.update_variance = true;
+  settings.update_variance = trainer::update_rule::gradient;
   settings.lambda = 0.3f;
   settings.alpha = trainer::parse_alpha("0");  // evaluate() has no margin
   settings.threads = 1;

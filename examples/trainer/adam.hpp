@@ -38,6 +38,11 @@ class adam {
     });
   }
 
+  // What a step leaves to the next one: both moments of every parameter, and how many steps there were.
+  vector<Scalar>& first() { return first_; }
+  vector<Scalar>& second() { return second_; }
+  void set_steps(std::int64_t steps) { steps_ = steps; }
+
  private:
   static constexpr double first_decay = 0.9, second_decay = 0.999, epsilon = 1e-8;
   workers* team_;

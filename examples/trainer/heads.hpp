@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "network.hpp"
+#include "options.hpp"
 #include "schedule_text.hpp"
 
 // The two heads that are compared. Both turn features [samples, dims] and labels into a loss and its
@@ -22,6 +23,8 @@
 //   evaluate(features, labels)                             loss of a batch as at inference
 //   confidence(features, out)                              per sample: how much it looks like the training
 //   data
+//   for_each_array(function)                               function(name, shape, begin) for each array in parameters()
+//   for_each_moment(function)                              function(name, shape, values) for what else it keeps
 
 namespace trainer {
 
@@ -48,6 +51,15 @@ class softmax_head {
   vector<Scalar>& parameters() { return parameters_; }
   const vector<Scalar>& gradient() const { return gradient_; }
   void constrain() {}
+
+  template <class Function>
+  void for_each_array(const Function& function) const {
+    using sizes = std::vector<std::int64_t>;
+    function("weight", sizes{classes_, dims_}, std::int64_t{0});
+    function("bias", sizes{classes_}, classes_ * dims_);
+  }
+  template <class Function>
+  void for_each_moment(const Function&) {}
 
   batch_loss train(const const_matrix_view<Scalar>& features, const std::uint8_t* labels, std::int64_t,
                    matrix_view<Scalar> feature_gradient) {
@@ -126,10 +138,14 @@ class softmax_head {
 
 struct lgm_settings {
   lgm::covariance covariance = lgm::covariance::identity;
-  bool update_variance = false;
+  update_rule update_mean = update_rule::gradient, update_variance = update_rule::off;
   float lambda = 0;
   alpha_schedule alpha;
   float mean_scale = 1;  // the means start as normal numbers of this deviation
+  // For parameters that follow moments: the part of the moments' counts that is kept from one step to the next,
+  // samples that each class is taken to have had when training starts, and the least variance.
+  double kept_moments = 0.97, first_count = 10;
+  float variance_floor = 1e-3f;
   int threads = 0;
 };
 
@@ -154,10 +170,34 @@ class lgm_head {
     memory_.resize(lgm::workspace_size<float>(context_, shape_));
     check(lgm::initialize_means<float>(context_, shape_, seed, settings.mean_scale,
                                        {parameters_.data(), log_variance_of(parameters_)}));
+    if (!follows_moments()) return;
+    // As if each class had been seen with the means and unit variances that it starts with.
+    count_.setConstant(classes, settings.first_count);
+    mean_ = parameters_.head(mean_count_).cast<double>();
+    m2_.setConstant(mean_count_, settings.first_count);
   }
 
   vector<float>& parameters() { return parameters_; }
   const vector<float>& gradient() const { return gradient_; }
+
+  template <class Function>
+  void for_each_array(const Function& function) const {
+    using sizes = std::vector<std::int64_t>;
+    function("mean", sizes{shape_.classes, shape_.dims}, std::int64_t{0});
+    if (settings_.covariance == lgm::covariance::spherical) {
+      function("log_variance", sizes{shape_.classes}, mean_count_);
+    } else if (settings_.covariance == lgm::covariance::diagonal) {
+      function("log_variance", sizes{shape_.classes, shape_.dims}, mean_count_);
+    }
+  }
+  template <class Function>
+  void for_each_moment(const Function& function) {
+    if (!follows_moments()) return;
+    using sizes = std::vector<std::int64_t>;
+    function("count", sizes{shape_.classes}, count_.data());
+    function("mean", sizes{shape_.classes, shape_.dims}, mean_.data());
+    function("m2", sizes{shape_.classes, shape_.dims}, m2_.data());
+  }
 
   batch_loss train(const const_matrix_view<float>& features, const std::uint8_t* labels,
                    std::int64_t iteration, matrix_view<float> feature_gradient) {
@@ -166,12 +206,15 @@ class lgm_head {
     options.lambda = settings_.lambda;
     lgm::gradients<float, float> gradients;
     gradients.feature = feature_gradient.data();
-    gradients.mean = gradient_.data();
-    gradients.log_variance = settings_.update_variance ? log_variance_of(gradient_) : nullptr;
+    // What is not asked for stays zero, and Adam leaves its parameters as they are.
+    if (settings_.update_mean == update_rule::gradient) gradients.mean = gradient_.data();
+    if (settings_.update_variance == update_rule::gradient)
+      gradients.log_variance = log_variance_of(gradient_);
     loss_values values;
     check(lgm::forward_backward(context_, shape_of(features, feature_gradient.outerStride()), mixture(),
                                 options, features.data(), labels, nullptr, values.result(), gradients,
                                 workspace()));
+    if (follows_moments()) follow_moments(features, labels);
     return values.loss();
   }
 
@@ -235,6 +278,30 @@ class lgm_head {
     batch_loss loss() const { return {total, classification, likelihood, correct}; }
   };
 
+  bool follows_moments() const {
+    return settings_.update_mean == update_rule::moments || settings_.update_variance == update_rule::moments;
+  }
+
+  // Sets parameters to the moments of their class's features. The features drift while the network learns, so the
+  // moments forget: every step their counts shrink, and with them m2, before the batch is added. The newest samples
+  // weigh most, a class weighs by how many of its samples came, and one that did not come stays where it is. (A
+  // running average of each batch's own estimates, as estimate's decay gives, would take a class that came once for
+  // one without variance.)
+  void follow_moments(const const_matrix_view<float>& features, const std::uint8_t* labels) {
+    count_ *= settings_.kept_moments;
+    m2_ *= settings_.kept_moments;
+    const lgm::class_moments<double> moments{count_.data(), mean_.data(), m2_.data()};
+    check(lgm::accumulate_moments<float>(context_, shape_of(features), lgm::loss_options<float>(),
+                                         features.data(), labels, moments, workspace()));
+    lgm::estimate_options<float> options;
+    options.variance_floor = settings_.variance_floor;
+    lgm::parameters<float> followers;
+    if (settings_.update_mean == update_rule::moments) followers.mean = parameters_.data();
+    if (settings_.update_variance == update_rule::moments)
+      followers.log_variance = log_variance_of(parameters_);
+    check(lgm::estimate(context_, shape_, moments, options, followers));
+  }
+
   float* log_variance_of(vector<float>& all) {
     return variance_count_ > 0 ? all.data() + mean_count_ : nullptr;
   }
@@ -259,6 +326,7 @@ class lgm_head {
   lgm::shape shape_;
   std::int64_t mean_count_, variance_count_ = 0;
   vector<float> parameters_, gradient_;  // mean [classes, dims], then log_variance as the covariance has it
+  vector<double> count_, mean_, m2_;     // moments of the classes' features; empty if nothing follows them
   std::vector<std::byte> memory_;
 };
 

@@ -18,13 +18,16 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint.hpp"
 #include "feature_plot.hpp"
 #include "foreign.hpp"
 #include "gnuplot.hpp"
 #include "heads.hpp"
 #include "idx.hpp"
+#include "interruption.hpp"
 #include "likelihood_plot.hpp"
 #include "options.hpp"
+#include "progress.hpp"
 #include "report.hpp"
 #include "training.hpp"
 #include "workers.hpp"
@@ -65,6 +68,7 @@ struct workbench {
   const data_set& data;
   workers team;
   input_scaling scaling;
+  std::string mark;
   std::vector<std::uint8_t> noise, shuffled;
 
   workbench(const options& the_options, const data_set& the_data)
@@ -72,9 +76,75 @@ struct workbench {
         data(the_data),
         team(the_options.threads),
         scaling(the_data.train.images),
+        mark(data_mark(the_data.train)),
         noise(noise_images(the_data.test.images, 1)),
         shuffled(shuffled_images(the_data.test.images, the_data.test.pixels(), 1)) {}
+
+  checkpoint checkpoint_of(const head_results& head, std::uint64_t seed) const {
+    return {chosen, mark, head.key, seed, steps_of_epoch(data.train.count(), chosen.batch)};
+  }
 };
+
+// A run that a signal ended early; what it was told to save is saved.
+class interrupted_run : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Trains a model, from where --resume has it, and saves it as --save says.
+template <class Head>
+void train(workbench& bench, const head_results& head, std::uint64_t seed, model<Head>& trained) {
+  const options& chosen = bench.chosen;
+  const std::int64_t images = bench.data.train.count();
+  const checkpoint kept = bench.checkpoint_of(head, seed);
+  const auto steps_done = [&] { return trained.record().steps; };
+  std::int64_t saved_steps = -1;
+  const auto save = [&] {
+    kept.save(trained.save(), steps_done());
+    saved_steps = steps_done();
+  };
+
+  if (const std::optional<saved_training> resumed = kept.resume()) {
+    try {
+      trained.restore(resumed->model, resumed->steps, images, chosen.batch);
+    } catch (const std::runtime_error& error) {
+      throw std::runtime_error(kept.resumed_path().string() + ": " + error.what());
+    }
+    fmt::print("{}, seed {}: goes on after step {}{}\n", head.name, seed, steps_done(),
+               chosen.epochs > resumed->epochs
+                   ? fmt::format(", with {} epochs instead of {}", chosen.epochs, resumed->epochs)
+                   : "");
+    if (kept.saved_path() == kept.resumed_path()) saved_steps = steps_done();
+  }
+
+  const std::int64_t steps_an_epoch = steps_of_epoch(images, chosen.batch);
+  const std::int64_t images_done = steps_done() == 0
+                                       ? 0
+                                       : (steps_done() - 1) / steps_an_epoch * images +
+                                             samples_of_epoch(steps_done(), images, chosen.batch);
+  progress shown(head.name, chosen.epochs, images, images_done);
+  const training_options how{chosen.epochs, chosen.lr_epochs, chosen.batch, chosen.lr, 3 * seed + 2};
+  if (!kept.saves()) {
+    trained.train(bench.data.train, how, shown, [](bool) { return true; });
+    return;
+  }
+
+  const interruption signal;
+  trained.train(bench.data.train, how, shown, [&](bool epoch_ended) {
+    if (epoch_ended || signal.happened() ||
+        (chosen.save_every > 0 && steps_done() % chosen.save_every == 0)) {
+      save();
+    }
+    return !signal.happened();
+  });
+  if (saved_steps != steps_done()) save();
+  if (signal.happened()) {
+    throw interrupted_run(
+        fmt::format("stopped after step {} of {}; saved: {}; the same command with "
+                    "--resume {} in place of --save goes on",
+                    steps_done(), steps_an_epoch * chosen.epochs, kept.saved_path().string(), chosen.save));
+  }
+}
 
 struct pictures {
   std::vector<feature_panel> features;
@@ -92,12 +162,12 @@ head_result run_head(workbench& bench, const head_results& head, std::uint64_t s
   model<Head> trained(widths, chosen.batch, 3 * seed, bench.team, bench.scaling,
                       [&](std::int64_t max_samples) { return make_head(max_samples, 3 * seed + 1); });
 
-  progress shown(head.name, chosen.epochs, bench.data.train.count());
+  train(bench, head, seed, trained);
   head_result result;
   result.seed = seed;
-  result.record =
-      trained.train(bench.data.train, {chosen.epochs, chosen.batch, chosen.lr, 3 * seed + 2}, shown);
-  result.epoch_seconds = result.record.seconds / static_cast<double>(chosen.epochs);
+  result.record = trained.record();
+  result.epoch_seconds = result.record.seconds / static_cast<double>(result.record.timed_steps) *
+                         static_cast<double>(steps_of_epoch(bench.data.train.count(), chosen.batch));
   result.train = trained.evaluate(bench.data.train);
   result.test = trained.evaluate(test);
 
@@ -128,6 +198,24 @@ head_result run_head(workbench& bench, const head_results& head, std::uint64_t s
   return result;
 }
 
+// What can be wrong with the files of --save and --resume is said before the first training, not before the last.
+void check_checkpoints(const workbench& bench, const std::vector<head_results>& heads) {
+  const options& chosen = bench.chosen;
+  bool found = false;
+  for (std::int64_t i = 0; i < chosen.repeat; ++i) {
+    for (const head_results& head : heads) {
+      const checkpoint kept = bench.checkpoint_of(head, static_cast<std::uint64_t>(chosen.seed + i));
+      kept.require_free();
+      if (kept.resume()) found = true;
+    }
+  }
+  if (!chosen.resume.empty() && !found) {
+    const checkpoint first = bench.checkpoint_of(heads.front(), static_cast<std::uint64_t>(chosen.seed));
+    throw std::runtime_error(first.resumed_path().string() + ": no such file, nor another one to go on from");
+  }
+  if (!chosen.save.empty()) make_directory(chosen.save);
+}
+
 void run(const options& chosen) {
   require_gnuplot();
   const data_set data = load_data(chosen);
@@ -140,10 +228,13 @@ void run(const options& chosen) {
   if (chosen.with_lgm()) heads.push_back({"lgm", "L-GM", true, {}});
   lgm_settings settings;
   settings.covariance = chosen.covariance;
+  settings.update_mean = chosen.update_mean;
   settings.update_variance = chosen.update_variance;
   settings.lambda = chosen.lambda;
   settings.alpha = chosen.alpha;
   settings.threads = chosen.threads;
+
+  check_checkpoints(bench, heads);
 
   pictures drawn;  // of the first seed
   for (std::int64_t i = 0; i < chosen.repeat; ++i) {
@@ -183,6 +274,9 @@ int main(int argc, char** argv) {
     const std::optional<trainer::options> chosen = trainer::parse_options(argc, argv);
     if (chosen) trainer::run(*chosen);
     return 0;
+  } catch (const trainer::interrupted_run& stopped) {
+    fmt::print(stderr, "trainer: {}\n", stopped.what());
+    return 128 + SIGINT;
   } catch (const std::exception& error) {
     fmt::print(stderr, "trainer: {}\n", error.what());
     return 1;

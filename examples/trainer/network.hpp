@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -73,6 +74,19 @@ class network {
 
   vector<Scalar>& parameters() { return parameters_; }
   const vector<Scalar>& gradient() const { return gradient_; }
+
+  // Calls function(name, shape, begin) for each array in parameters(): "0.weight", its shape, its first element.
+  template <class Function>
+  void for_each_array(const Function& function) const {
+    using sizes = std::vector<std::int64_t>;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const layer& each = layers_[i];
+      const std::string name = std::to_string(i);
+      function(name + ".weight", sizes{each.inputs, each.outputs}, each.weight_at);
+      function(name + ".bias", sizes{each.outputs}, each.bias_at);
+      if (!each.is_last) function(name + ".slope", sizes{1}, each.slope_at);
+    }
+  }
 
   // The features [samples, dims] of an input [samples, inputs]; valid until the next call.
   Eigen::Map<const matrix> forward(const const_matrix_view<Scalar>& input) {

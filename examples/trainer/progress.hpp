@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 namespace trainer {
 
@@ -16,10 +17,13 @@ namespace trainer {
 // plain line an epoch.
 class progress {
  public:
-  progress(std::string title, std::int64_t epochs, std::int64_t samples_an_epoch, std::FILE* out = stdout)
+  // done: samples of all epochs that were done before, in another process.
+  progress(std::string title, std::int64_t epochs, std::int64_t samples_an_epoch, std::int64_t done = 0,
+           std::FILE* out = stdout)
       : title_(std::move(title)),
         epochs_(epochs),
         samples_(samples_an_epoch),
+        done_before_(done),
         out_(out),
         terminal_(isatty(fileno(out)) != 0),
         start_(clock::now()),
@@ -31,6 +35,12 @@ class progress {
     if (!terminal_ || now - drawn_ < std::chrono::milliseconds(100)) return;
     drawn_ = now;
     draw(epoch, done, loss);
+  }
+
+  // Between two steps: the next line that is written begins a line.
+  void stop() {
+    if (terminal_) fmt::print(out_, "\n");
+    std::fflush(out_);
   }
 
   void end_of_epoch(std::int64_t epoch, double loss, double accuracy) {
@@ -55,7 +65,7 @@ class progress {
     const double seconds = std::chrono::duration<double>(clock::now() - start_).count();
     const auto all = static_cast<double>(epochs_ * samples_);
     const auto so_far = static_cast<double>(epoch * samples_ + done);
-    const double rate = so_far / std::max(seconds, 1e-9);
+    const double rate = (so_far - static_cast<double>(done_before_)) / std::max(seconds, 1e-9);
     return {so_far / all, rate, (all - so_far) / std::max(rate, 1e-9)};
   }
 
@@ -74,7 +84,7 @@ class progress {
   }
 
   std::string title_;
-  std::int64_t epochs_, samples_;
+  std::int64_t epochs_, samples_, done_before_;
   std::FILE* out_;
   bool terminal_;
   clock::time_point start_, drawn_;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -40,6 +41,7 @@ nlohmann::ordered_json to_json(const options& chosen) {
           {"head", to_string(chosen.head)},
           {"dims", chosen.dims},
           {"epochs", chosen.epochs},
+          {"lr_epochs", chosen.lr_epochs},
           {"batch", chosen.batch},
           {"lr", chosen.lr},
           {"seed", chosen.seed},
@@ -49,7 +51,8 @@ nlohmann::ordered_json to_json(const options& chosen) {
           {"alpha", chosen.alpha_text},
           {"lambda", chosen.lambda},
           {"covariance", to_string(chosen.covariance)},
-          {"update_variance", chosen.update_variance}};
+          {"update_mean", to_string(chosen.update_mean)},
+          {"update_variance", to_string(chosen.update_variance)}};
 }
 
 }  // namespace
@@ -87,7 +90,9 @@ std::string table_text(const std::vector<head_results>& heads) {
     for (const head_results& head : heads) {
       const bool shown = head.has_likelihood || !each.needs_likelihood;
       const double mean = head.over_runs(each.value).mean;
-      text += fmt::format("{:>14}", shown ? fmt::format(fmt::runtime(each.format), mean) : "-");
+      // A training that was resumed at its end has no times.
+      text += fmt::format("{:>14}",
+                          shown && std::isfinite(mean) ? fmt::format(fmt::runtime(each.format), mean) : "-");
     }
     text += "\n";
   }
