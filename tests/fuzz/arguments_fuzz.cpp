@@ -20,8 +20,8 @@ using namespace fuzz;
 using lgm::status;
 
 constexpr std::int64_t most_elements = 1 << 14;     // of an array
-constexpr std::int64_t most_work = 1 << 17;         // samples * classes * dims
-constexpr std::size_t most_workspace = 16u << 20u;  // bytes
+constexpr std::int64_t most_work = 1 << 16;         // samples * classes * dims
+constexpr std::size_t most_workspace = 1u << 20u;  // bytes
 
 enum class function {
   forward,
@@ -35,34 +35,11 @@ enum class function {
   initialize_means,
   sgd_step,
   merge_row_state,
+  accumulate_moments,
+  merge_moments,
+  estimate,
   count
 };
-
-// ---- hooks ----
-
-void slots_backwards(void*, int slots, void (*call)(void*, int), void* state) {
-  for (int slot = slots; slot-- > 0;) call(state, slot);
-}
-
-template <class T>
-bool plain_gemm(void*, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                std::int64_t ldc) {
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (std::int64_t l = 0; l < k; ++l)
-        sum +=
-            (transpose_a ? a[l * lda + i] : a[i * lda + l]) * (transpose_b ? b[j * ldb + l] : b[l * ldb + j]);
-      c[i * ldc + j] = alpha * sum + (beta == T(0) ? T(0) : beta * c[i * ldc + j]);
-    }
-  return true;
-}
-template <class T>
-bool no_gemm(void*, bool, bool, std::int64_t, std::int64_t, std::int64_t, T, const T*, std::int64_t, const T*,
-             std::int64_t, T, T*, std::int64_t) {
-  return false;
-}
 
 // ---- one call ----
 
@@ -99,10 +76,7 @@ class call {
   using limits = std::numeric_limits<T>;
 
   std::uint64_t seed() { return in_.byte() << 8 | in_.byte(); }
-  bool uses_workspace() const {
-    return name_ != function::initialize_means && name_ != function::sgd_step &&
-           name_ != function::merge_row_state;
-  }
+  bool uses_workspace() const { return name_ <= function::score || name_ == function::accumulate_moments; }
   bool may_lack_labels() const { return name_ == function::logits || name_ == function::logits_backward; }
 
   // ---- memory: null, or of the length that the shape says; of none where that is too much ----
@@ -321,7 +295,7 @@ class call {
     const auto& s = shape_;
     if (uses_workspace()) {
       if (name_ != function::score && name_ != function::plain_logits) make_options();
-      make_mixture();
+      if (name_ != function::accumulate_moments) make_mixture();
     }
     switch (name_) {
       case function::forward:
@@ -393,6 +367,11 @@ class call {
         break;
       case function::initialize_means: make_initialize(); break;
       case function::sgd_step: make_step(); break;
+      case function::accumulate_moments:
+        in_.byte() % 2 == 0 ? make_accumulate<double>() : make_accumulate<float>();
+        break;
+      case function::merge_moments: in_.byte() % 2 == 0 ? make_merge<double>() : make_merge<float>(); break;
+      case function::estimate: in_.byte() % 2 == 0 ? make_estimate<double>() : make_estimate<float>(); break;
       default: {
         const T* from = input(s.samples, 2, 0, values::real);
         T* into = output(s.samples, 2);
@@ -452,6 +431,81 @@ class call {
     run_ = [this, o, momentum] {
       return lgm::sgd_step(context_, shape_, o, gradients_, momentum, parameters_);
     };
+  }
+
+  template <class A>
+  A* moments_array(bool written, std::int64_t rows, std::int64_t columns, bool needed) {
+    const unsigned b = in_.byte();
+    if (needed ? b > 240 : b % 4 == 3) return nullptr;
+    return array<A>(written, rows, columns, 0, kind_ == values::wild ? kind_ : values::weight);
+  }
+  template <class A>
+  lgm::class_moments<A> make_moments(bool written) {
+    const auto& s = shape_;
+    lgm::class_moments<A> m;
+    m.count = moments_array<A>(written, s.classes, 1, true);
+    m.mean = moments_array<A>(written, s.classes, s.dims, false);
+    m.m2 = moments_array<A>(written, s.classes, s.dims, false);
+    m.mean_residual = moments_array<A>(written, s.classes, s.dims, false);
+    m.scatter = moments_array<A>(written, s.dims, s.dims, false);
+    return m;
+  }
+  template <class A>
+  void check_moments(const lgm::class_moments<A>& m) {
+    const auto& s = shape_;
+    faults_.add(m.count == nullptr && s.classes > 0, status::null_pointer);
+    faults_.add((m.m2 != nullptr || m.scatter != nullptr) && m.mean == nullptr && s.classes > 0 && s.dims > 0,
+                status::null_pointer);
+    faults_.add(m.scatter != nullptr && product_too_large(s.dims, s.dims), status::size_too_large);
+  }
+
+  template <class A>
+  void make_accumulate() {
+    features_ = input(shape_.samples, shape_.dims, shape_.feature_stride, values::real);
+    make_labels();
+    const lgm::class_moments<A> m = make_moments<A>(true);
+    check_moments(m);
+    faults_.add(m.mean != nullptr && features_ == nullptr && shape_.samples > 0 && shape_.dims > 0,
+                status::null_pointer);
+    run_ = [this, m] {
+      return lgm::accumulate_moments(context_, shape_, options_, features_, labels_, m, workspace_);
+    };
+  }
+
+  template <class A>
+  void make_merge() {
+    const auto& s = shape_;
+    const lgm::class_moments<A> from = make_moments<A>(false), into = make_moments<A>(true);
+    check_moments(from);
+    check_moments(into);
+    faults_.add(
+        ((into.mean != nullptr && from.mean == nullptr) || (into.m2 != nullptr && from.m2 == nullptr)) &&
+            s.classes > 0 && s.dims > 0,
+        status::null_pointer);
+    faults_.add(into.scatter != nullptr && from.scatter == nullptr && s.dims > 0, status::null_pointer);
+    too_much_ = missing_;
+    run_ = [this, from, into] { return lgm::merge_moments(context_, shape_, from, into); };
+  }
+
+  template <class A>
+  void make_estimate() {
+    const auto& s = shape_;
+    const lgm::class_moments<A> m = make_moments<A>(false);
+    parameters_ = make_parameters();
+    lgm::estimate_options<T> o;
+    o.variance_floor = option(T(1));
+    o.shrinkage = option(T(1));
+    o.decay = option(T(1));
+    const bool variances = parameters_.log_variance != nullptr && s.covariance != lgm::covariance::identity;
+    faults_.add(!(o.variance_floor >= T(0) && o.variance_floor <= limits::max()) ||
+                    !(o.shrinkage >= T(0) && o.shrinkage <= T(1)) || !(o.decay >= T(0) && o.decay <= T(1)),
+                status::invalid_option);
+    faults_.add(m.count == nullptr && s.classes > 0, status::null_pointer);
+    faults_.add(((parameters_.mean != nullptr && m.mean == nullptr) || (variances && m.m2 == nullptr)) &&
+                    s.classes > 0 && s.dims > 0,
+                status::null_pointer);
+    too_much_ = missing_;
+    run_ = [this, m, o] { return lgm::estimate(context_, shape_, m, o, parameters_); };
   }
 
   // ---- workspace ----

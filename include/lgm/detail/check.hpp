@@ -20,6 +20,11 @@ inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
   return stride == 0 ? packed : stride;
 }
 
+// The same for walking over rows, which may have no memory where they have no elements.
+inline std::int64_t row_stride(std::int64_t stride, std::int64_t length) {
+  return length == 0 ? 0 : stride_or(stride, length);
+}
+
 // True where rows * columns elements of up to 16 bytes can be addressed.
 inline bool addressable(std::int64_t rows, std::int64_t columns) {
   return rows == 0 || columns <= std::numeric_limits<std::int64_t>::max() / 16 / rows;

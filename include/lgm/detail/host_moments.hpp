@@ -88,7 +88,7 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   // An eighth of the limit for the order, half for the deviations, a quarter for the products' scratch.
   const std::int64_t each = sizeof(moments_sample) + sizeof(std::int64_t);
   p.rows = std::clamp<std::int64_t>(limit / 8 / each, 16, enough_rows);
-  p.most_deviations = std::clamp<std::int64_t>(limit / 2 / (std::max<std::int64_t>(s.dims, 1) * number), 1,
+  p.most_deviations = std::clamp<std::int64_t>(limit / 2 / number / std::max<std::int64_t>(s.dims, 1), 1,
                                                std::min(enough_deviations, p.rows));
   p.rows = std::min(p.rows, s.samples);
   p.scatter_rows = std::min(p.most_deviations, s.samples);
@@ -179,7 +179,7 @@ class moments_driver {
 
   // Merges the sorted samples into means and sums of squares; the counts stay as they are, for all tasks to see.
   void merge(bool scatter) {
-    const std::int64_t dims = shape_.dims, stride = stride_or(shape_.feature_stride, dims);
+    const std::int64_t dims = shape_.dims, stride = row_stride(shape_.feature_stride, dims);
     const std::int64_t blocks = blocks_of(dims, moments_block);
     const int threads = plan_.threads_for(8 * count_ * dims);
     const std::int64_t parts = std::min<std::int64_t>(runs_, 16 * std::int64_t(threads));

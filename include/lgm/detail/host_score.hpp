@@ -24,7 +24,7 @@ class host_score {
   void logits(const loss_options<T>& o, label_reader labels, T* out) {
     const shape& s = t_.shape;
     const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
-    const std::int64_t stride = stride_or(s.logits_stride, s.classes);
+    const std::int64_t stride = row_stride(s.logits_stride, s.classes);
     t_.for_row_tiles(s.samples, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         const std::int64_t label = labels ? labels[t_.first_row + i] : o.ignore_label;
