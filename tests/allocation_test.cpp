@@ -20,6 +20,7 @@
 #endif
 #include <Eigen/Core>
 
+#include "support/moments.hpp"
 #include "support/problem.hpp"
 #include "support/tolerance.hpp"
 
@@ -159,6 +160,19 @@ void each_function(const lgm::host_context& context, const problem<T>& p, F f) {
   f("sgd_step", [&] {
     return lgm::sgd_step(context, p.shape, sgd, out.gradients(), lgm::parameters<T>{velocity.data()},
                          lgm::parameters<T>{mean.data()});
+  });
+  moments_memory<double> moments(p.shape), other(p.shape);
+  f("accumulate_moments", [&] {
+    return lgm::accumulate_moments(context, p.shape, p.options, features, labels,
+                                   moments.get(moments_memory<double>::nothing), w);
+  });
+  f("merge_moments", [&] {
+    return lgm::merge_moments(context, p.shape, moments.get(moments_memory<double>::nothing),
+                              other.get(moments_memory<double>::nothing));
+  });
+  f("estimate", [&] {
+    return lgm::estimate(context, p.shape, moments.get(), {T(0.1), T(0.5)},
+                         lgm::parameters<T>{out.mean.data(), out.log_variance.data(), out.log_prior.data()});
   });
   CHECK(memory.intact());
 }

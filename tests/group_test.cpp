@@ -17,8 +17,10 @@ namespace {
 // For scalar indices; those of packets bring their own.
 using lgm::for_lanes;
 using lgm::load;
+using lgm::load_as;
 using lgm::replace;
 using lgm::store;
+using lgm::store_as;
 
 template <class T>
 std::vector<std::int64_t> sizes() {
@@ -46,6 +48,20 @@ void check_group(const Group& group) {
     group.for_each(n, [&](auto i) { store(out.data(), i, load(data, i) + load(data, i)); });
     for (std::size_t i = 0; i < in.size(); ++i) CHECK(out[i] == 2 * in[i]);
     CHECK(out.back() == T(99));
+
+    // Memory of another type, wider and narrower.
+    const std::vector<double> wide(in.begin(), in.end());
+    std::vector<float> narrow(in.size() + 1, 99.0f);
+    group.for_each(n, [&](auto i) {
+      const auto v = load_as<T>(wide.data(), i);
+      store_as(narrow.data(), i, v + load_as<T>(data, i));
+    });
+    for (std::size_t i = 0; i < in.size(); ++i) CHECK(narrow[i] == static_cast<float>(2 * in[i]));
+    CHECK(narrow.back() == 99.0f);
+    std::vector<double> widened(in.size() + 1, 99.0);
+    group.for_each(n, [&](auto i) { store_as(widened.data(), i, load_as<T>(narrow.data(), i)); });
+    for (std::size_t i = 0; i < in.size(); ++i) CHECK(widened[i] == static_cast<double>(2 * in[i]));
+    CHECK(widened.back() == 99.0);
 
     T sum = 0, top = -lgm::numeric<T>::infinity;
     for (const T v : in) {
@@ -116,6 +132,14 @@ TEST_CASE_TEMPLATE("a packet computes what its lanes would", T, float, double) {
     CHECK(largest(product_or_zero(P(T(0)), P(std::numeric_limits<T>::infinity()))) == T(0));
     CHECK(std::isnan(largest(exp_above(P(std::numeric_limits<T>::quiet_NaN()), P(bound)))));
   }
+  const T least = std::numeric_limits<T>::min(), infinity = std::numeric_limits<T>::infinity();
+  for (const T v : {least, T(1e-10), T(0.9999), T(1), T(1.0001), T(7), T(1e30)})
+    CHECK(std::fabs(largest(log(P(v))) - std::log(v)) <=
+          2 * std::numeric_limits<T>::epsilon() * std::fabs(std::log(v)));
+  CHECK(largest(log(P(infinity))) == infinity);
+  CHECK(std::isnan(largest(log(P(std::numeric_limits<T>::quiet_NaN())))));
+  // What is not a number stays so where it is the first.
+  CHECK(std::isnan(largest(larger(P(std::numeric_limits<T>::quiet_NaN()), P(T(1))))));
 }
 
 TEST_CASE_TEMPLATE("an element's bits do not depend on its place in a packet or on the row's length", T,

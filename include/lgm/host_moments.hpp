@@ -54,10 +54,11 @@ inline std::size_t moments_bytes(const host_context& ctx, const shape& s) {
 //   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
 //   moments   see class_moments; updated in place. A may be another type than T. count and scatter must be zero before
 //             the first batch; of a class whose count is 0 nothing else is read
-// count, mean, mean_residual and m2 have the same bits however the samples are cut into batches, in whatever number of
-// threads, as long as each class's samples keep their order. With mean_residual, double moments agree with a
-// computation in two passes to 1e-12 of each number, at means of 1e6 standard deviations and batches of one sample as
-// well; without it, m2 is off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a class.
+// count, mean, mean_residual and m2 have the same bits however the samples are cut into batches and in any number of
+// threads, as long as each class's samples keep their order; the scatter in any number of threads. With mean_residual
+// double moments agree with a computation in two passes to 1e-12: m2 of itself, the scatter of its diagonal, means of the
+// larger of themselves and the deviation; at means of 1e6 deviations and in batches of one sample too. Without it m2 is
+// off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a class.
 // A feature of a counted sample that is not finite makes that dimension of that class not finite, and its row and
 // column of the scatter.
 template <class T, class L, class A>

@@ -196,9 +196,9 @@ struct class_moments {
   A* count = nullptr;  // [classes], samples seen (their weights, where they have any)
   A* mean = nullptr;   // [classes, dims]
   A* m2 = nullptr;     // [classes, dims], sum of squared differences from the mean
-  A* scatter =
-      nullptr;  // [dims, dims], sum of products of differences, of all classes together, about each class's
-                // own mean; symmetric, its lower triangle is not read
+  // [dims, dims], sum of products of differences, of all classes together, each about its own mean; symmetric, its
+  // lower triangle is written but not read
+  A* scatter = nullptr;
   // [classes, dims], what rounding left out of mean, so that means far from zero cost m2 no digits
   A* mean_residual = nullptr;
 };

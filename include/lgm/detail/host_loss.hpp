@@ -254,11 +254,11 @@ class host_loss {
       const row_record<T>& r = b_.record[i];
       const std::int64_t at = t_.first_row + i;
       const bool counts = b_.counts[i] != 0;
-      const log_evidence<T> evidence(r.target.logit, r.others);
+      const auto evidence = [&] { return log_evidence<T>(r.target.logit, r.others); };
       T classification = 0, likelihood = 0, total = 0;
       if (counts) {
         if (targets_.is_soft) {
-          classification = sample_weight(at) * r.evidence.excess_under(evidence);
+          classification = sample_weight(at) * r.evidence.excess_under(evidence());
           likelihood = sample_weight(at) * r.likelihood;
         } else {
           const bool here = b_.target[i] >= 0;
@@ -267,7 +267,7 @@ class host_loss {
             likelihood =
                 r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
           }
-          if (here || merged) classification += r.evidence.excess_under(evidence);
+          if (gather_excess_ && (here || merged)) classification += r.evidence.excess_under(evidence());
         }
         if (!alpha_usable_) classification = likelihood = std::numeric_limits<T>::quiet_NaN();
         total = total_loss(classification, options_.lambda, likelihood);
@@ -284,7 +284,7 @@ class host_loss {
         result.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
         result.row_state[2 * at + 1] = counts ? r.others : -numeric<T>::infinity;
       }
-      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? evidence.value() : T(0);
+      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? evidence().value() : T(0);
     }
   }
   void write_sums(const loss_result<T>& result, const loss_sums& sums) const {

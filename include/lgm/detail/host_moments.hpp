@@ -18,8 +18,8 @@
 #include <type_traits>
 
 // The host driver of the moments. A class's samples are merged into its moments one after the other, in the order
-// they have in the call, so that the bits of count, mean and m2 depend neither on threads nor on how samples are cut
-// into tiles or batches.
+// they have in the call: the bits of count, mean and m2 depend neither on threads nor on how samples are cut into tiles
+// or batches, and those of the scatter not on threads.
 
 namespace lgm::detail {
 
@@ -99,8 +99,8 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   return p;
 }
 
-// f(first, last) for blocks [first, last) of classes, at least `least` tasks' worth of work apart; what f computes must
-// not depend on how classes are cut.
+// f(first, last) for parts [first, last) of the classes, as many as `work` multiply-adds are worth. What f computes must
+// not depend on where a part begins.
 template <class Threads, class F>
 void for_class_parts(const host_context& ctx, int threads, std::int64_t classes, std::int64_t work, F f) {
   const std::int64_t parts =
