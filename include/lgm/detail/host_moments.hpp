@@ -95,7 +95,10 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   p.scatter_block = std::min<std::int64_t>(s.dims, 256);
   const std::int64_t scratch = std::max<std::int64_t>(
       2 * std::min(p.most_deviations, gemm_scratch<double>::inner_block) * p.scatter_block * number, 1);
-  p.product_threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / scratch, 1, p.threads));
+  // No more than there are tasks.
+  const std::int64_t side = s.dims > 0 ? (s.dims - 1) / p.scatter_block + 1 : 0;
+  p.product_threads = static_cast<int>(
+      std::clamp<std::int64_t>(std::min(limit / 4 / scratch, bounded_product(side, side)), 1, p.threads));
   return p;
 }
 
