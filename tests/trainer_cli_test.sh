@@ -7,6 +7,7 @@ set -u
 # The plainest locale, as on a bare machine.
 export LC_ALL=C
 trainer=$(realpath "$1")
+tests=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -98,6 +99,112 @@ diff <(grep -v seconds a/results.json | grep -v share) <(grep -v seconds b/resul
 "$trainer" --help >stdout 2>stderr || fail "--help"
 grep -q -- --alpha stdout || fail "--help does not list --alpha"
 
+# ---- saving and resuming ----
+
+# same_report A B: the results of two runs are equal, but for times.
+same_report() {
+  diff <(grep -v seconds "$1/results.json" | grep -v share) <(grep -v seconds "$2/results.json" | grep -v share)
+}
+train() { "$trainer" --data set --batch 16 "$@" >stdout 2>stderr; }
+
+# Stopped after an epoch and resumed, a run ends with the files and the report of one that was not.
+for options in '--covariance diagonal' '--covariance spherical --update-mean moments --update-variance moments'; do
+  # shellcheck disable=SC2086
+  {
+    rm -rf straight-models models
+    train --out straight --epochs 2 $options --save straight-models || fail "--save: $(cat stderr)"
+    train --out first --epochs 1 --lr-epochs 2 $options --save models || fail "--lr-epochs: $(cat stderr)"
+    train --out resumed --epochs 2 $options --resume models || fail "--resume: $(cat stderr)"
+  }
+  grep -q 'L-GM, seed 0: goes on after step 19, with 2 epochs instead of 1' stdout || fail "does not say where it goes on"
+  diff -r straight-models models || fail "$options: other models after resuming"
+  same_report straight resumed || fail "$options: another report after resuming"
+done
+[ "$(echo models/*)" = 'models/lgm-seed-0.safetensors models/softmax-seed-0.safetensors' ] || fail "files: $(echo models/*)"
+
+# A run that is done is only reported; a copy elsewhere and another seed may be asked for.
+train --out again --epochs 2 $options --resume models --save copied --repeat 2 || fail "done: $(cat stderr)"
+diff models/lgm-seed-0.safetensors copied/lgm-seed-0.safetensors || fail "a copy differs"
+[ -s copied/softmax-seed-1.safetensors ] || fail "the second seed is not saved"
+diff -r straight-models models || fail "--resume wrote although --save names another directory"
+
+# Signals: the step is finished and saved, and the status says so. Resumed, nothing shows of it.
+long=(--head lgm --epochs 40 --covariance diagonal --update-mean moments)
+model=lgm-seed-0.safetensors
+steps_of() { head -c 4000 "$1/$model" 2>/dev/null | grep -ao '"steps":"[0-9]*"' | tr -dc 0-9; }
+train --out straight "${long[@]}" --save long-models || fail "long: $(cat stderr)"
+[ "$(steps_of long-models)" = 760 ] || fail "$(steps_of long-models) steps"
+for signal in INT TERM; do
+  # A shell without job control starts its background jobs with SIGINT ignored.
+  env --default-signal=INT,TERM "$trainer" --data set --batch 16 --out stopped "${long[@]}" --save "stopped-$signal" \
+    --save-every 1 >stdout 2>stderr &
+  pid=$!
+  until [ -n "$(steps_of "stopped-$signal")" ] || ! kill -0 $pid; do sleep 0.01; done
+  kill -$signal $pid
+  wait $pid
+  [ $? = 130 ] || fail "SIG$signal: another status than 130"
+  steps=$(steps_of "stopped-$signal")
+  [ "$steps" -lt 760 ] || fail "SIG$signal: came too late to test anything"
+  grep -q "stopped after step $steps of 760; saved: stopped-$signal/$model" stderr || fail "SIG$signal: $(cat stderr)"
+  [ -e stopped/results.json ] && fail "SIG$signal: a report of a run that did not end"
+  train --out resumed "${long[@]}" --resume "stopped-$signal" || fail "resume after SIG$signal: $(cat stderr)"
+  cmp "stopped-$signal/$model" "long-models/$model" || fail "another model after SIG$signal"
+  same_report straight resumed || fail "another report after SIG$signal"
+done
+
+# Killed at any moment while it saves after every step, a run leaves a whole file to go on from.
+how=--save
+kills=0
+for pause in 0 0.001 0.002 0.003 0.005 0.007 0.01 0.02; do
+  before=$(steps_of killed)
+  "$trainer" --data set --batch 16 --out resumed "${long[@]}" --save-every 1 $how killed >stdout 2>stderr &
+  pid=$!
+  until [ "$(steps_of killed)" != "$before" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.002; done
+  sleep $pause
+  kill -KILL $pid 2>/dev/null
+  wait $pid 2>/dev/null
+  [ $? = 137 ] && kills=$((kills + 1))
+  [ -s stderr ] && fail "after a kill: $(cat stderr)"
+  how=--resume
+done
+[ $kills -ge 4 ] || fail "only $kills of the kills met a run that was under way"
+train --out resumed "${long[@]}" --resume killed || fail "resume after kills: $(cat stderr)"
+diff -r long-models killed || fail "another model after kills"
+
+# With plain NumPy: the files hold what they are said to hold, and the models compute what the report says.
+python=
+for candidate in python3 /usr/bin/python3; do
+  if [ -z "$python" ] && $candidate -c 'import numpy' 2>/dev/null; then python=$candidate; fi
+done
+if [ -n "$python" ]; then
+  for covariance in identity spherical diagonal; do
+    train --out numpy --epochs 2 --train-limit 100 --dims 3 --covariance $covariance --save numpy-$covariance ||
+      fail "numpy: $(cat stderr)"
+    $python "$tests/model_numpy.py" set numpy/results.json numpy-$covariance/* || fail "NumPy, $covariance"
+  done
+elif [ -n "${LGM_TEST_REQUIRES_NUMPY-}" ]; then
+  fail "there is no python3 with NumPy (Debian: python3-numpy)"
+else
+  echo "skipped: no python3 with NumPy (Debian: python3-numpy) to read the model files with"
+fi
+
+# What --save and --resume refuse.
+rejects 'models/softmax-seed-0.safetensors: exists; --resume models' --data set --save models
+rejects 'nowhere/softmax-seed-0.safetensors: no such file' --data set --resume nowhere
+rejects '--save-every: needs --save' --data set --save-every 5
+rejects 'set/t10k-labels-idx1-ubyte: cannot be created as a directory' --data set --save set/t10k-labels-idx1-ubyte
+resume_with() { rejects "$1" --data set --batch 16 --epochs 2 --head lgm $options --resume models "${@:2}"; }
+resume_with "models/$model: --dims: '3' now, '2' when it was saved" --dims 3
+resume_with "--lambda: '0.2' now" --lambda 0.2
+resume_with '--alpha: ' --alpha 0.1
+resume_with '--lr: ' --lr 0.002
+resume_with '--data or --train-limit: ' --train-limit 200
+resume_with '--lr-epochs: 5 now, 2 when' --lr-epochs 5
+head -c 100000 "straight-models/$model" >"models/$model"
+resume_with "models/$model: truncated: tensor"
+cp "straight-models/softmax-seed-0.safetensors" "models/$model"
+resume_with "models/$model: --head: 'lgm' now, 'softmax' when"
+
 # ---- rejected options ----
 
 rejects 'step: must be positive' --data set --alpha policy=stepup,value=0.1,step=0
@@ -111,6 +218,8 @@ rejects '--epochs' --data set --epochs 0
 rejects '--dims' --data set --dims 2.5
 rejects '--covariance' --data set --covariance round
 rejects '--update-variance' --data set --update-variance on --covariance identity
+rejects '--update-variance' --data set --update-variance moments --covariance identity
+rejects '--update-mean' --data set --update-mean off
 rejects '--head' --data set --head both-of-them
 rejects '--speed' --data set --speed 1
 out=net.prototxt rejects 'net.prototxt: cannot be created' --data set

@@ -3,7 +3,6 @@
 // The trainer's readers, parsers, metrics, network and optimiser.
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <Eigen/Core>
@@ -25,32 +24,17 @@
 #include "idx.hpp"
 #include "metrics.hpp"
 #include "network.hpp"
+#include "options.hpp"
 #include "schedule_text.hpp"
+#include "support/files.hpp"
 #include "workers.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
+using lgm_test::contains;
+using lgm_test::temporary_directory;
 using bytes = std::vector<std::uint8_t>;
-
-// A directory of its own for one test case.
-class temporary_directory {
- public:
-  temporary_directory() {
-    std::string name = (fs::temp_directory_path() / "lgm-trainer-test-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~temporary_directory() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 void write_plain(const fs::path& path, const bytes& content) {
   std::ofstream file(path, std::ios::binary);
@@ -103,10 +87,6 @@ std::string error_of(const std::string& name, Function function) {
 
 std::string idx_error(const fs::path& path, int dimensions) {
   return error_of(path.filename().string(), [&] { trainer::read_idx(path, dimensions); });
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 // A small good set: 4 training and 2 test images of 2 x 3 pixels, 3 classes.
@@ -548,4 +528,40 @@ TEST_CASE("one-cycle rate: up, peak, down") {
   CHECK(trainer::one_cycle_rate(0.003, 100, 101) == doctest::Approx(0.003 / 25 / 1e4));
   CHECK(trainer::one_cycle_rate(0.003, 15, 101) < 0.003);
   CHECK(trainer::one_cycle_rate(0.003, 0, 1) > 0);
+}
+
+TEST_CASE("options: what follows from what is left out") {
+  const auto parsed = [](std::vector<const char*> arguments) {
+    arguments.insert(arguments.begin(), "trainer");
+    return trainer::parse_options(static_cast<int>(arguments.size()), arguments.data()).value();
+  };
+  const auto error = [&](const std::vector<const char*>& arguments) {
+    return lgm_test::error_of([&] { parsed(arguments); });
+  };
+  using trainer::update_rule;
+  CHECK(parsed({}).update_mean == update_rule::gradient);
+  CHECK(parsed({}).update_variance == update_rule::off);
+  CHECK(parsed({"--update-mean", "moments"}).update_mean == update_rule::moments);
+  CHECK(parsed({"--covariance", "diagonal"}).update_variance == update_rule::gradient);
+  CHECK(parsed({"--covariance", "diagonal", "--update-variance", "on"}).update_variance ==
+        update_rule::gradient);
+  CHECK(parsed({"--covariance", "diagonal", "--update-variance", "off"}).update_variance == update_rule::off);
+  CHECK(parsed({"--covariance", "spherical", "--update-variance", "moments"}).update_variance ==
+        update_rule::moments);
+  CHECK(contains(error({"--update-variance", "moments"}), "--update-variance: moments needs"));
+  CHECK(contains(error({"--update-variance", "gradient"}), "--update-variance: gradient needs"));
+  CHECK(contains(error({"--update-mean", "off"}), "--update-mean"));
+
+  CHECK(parsed({}).lr_epochs == 6);
+  CHECK(parsed({"--epochs", "9"}).lr_epochs == 9);
+  CHECK(parsed({"--epochs", "9", "--lr-epochs", "20"}).lr_epochs == 20);
+  CHECK(contains(error({"--lr-epochs", "0"}), "--lr-epochs"));
+
+  CHECK(parsed({"--save", "a"}).save == "a");
+  CHECK(parsed({"--save", "a"}).resume.empty());
+  CHECK(parsed({"--resume", "a"}).save == "a");
+  CHECK(parsed({"--resume", "a", "--save", "b"}).save == "b");
+  CHECK(parsed({"--resume", "a", "--save-every", "5"}).save_every == 5);
+  CHECK(contains(error({"--save-every", "5"}), "--save-every: needs"));
+  CHECK(contains(error({"--save", "a", "--save-every", "-1"}), "--save-every"));
 }

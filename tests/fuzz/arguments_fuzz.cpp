@@ -528,7 +528,8 @@ class call {
       // A workspace for more samples is enough for fewer.
       lgm::shape more = shape_;
       more.samples += b - 149;
-      const std::size_t enough = lgm::workspace_size<T>(context_, more);
+      const bool valid = faults_of(more, context_.threads).none();
+      const std::size_t enough = valid ? lgm::workspace_size<T>(context_, more) : needed;
       if (enough > most_workspace) return void(too_much_ = true);
       needed = enough;
     } else if (!exact) {
