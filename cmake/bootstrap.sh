@@ -7,11 +7,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 data_package=dataset-fashion-mnist
 demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libcli11-dev libfmt-dev
                nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
-<<<<<<< HEAD
-test_packages=("${demo_packages[@]}" clang clang-format libclang-rt-dev libomp-dev)
-=======
-test_packages=("${demo_packages[@]}" clang clang-format libomp-dev python3-numpy)
->>>>>>> persist
+test_packages=("${demo_packages[@]}" clang clang-format libclang-rt-dev libomp-dev python3-numpy)
 # Other versions of clang-format lay the same code out differently.
 format_version=14
 

@@ -16,6 +16,12 @@ inline std::int64_t total_classes(const shape& s) {
   return s.total_classes == 0 ? s.classes : s.total_classes;
 }
 
+// A class's index among those of the call, -1 where it is not one of them. Any number may be asked for: labels that are
+// ignored are anything.
+inline std::int64_t local_class(const shape& s, std::int64_t label) {
+  return label >= s.class_begin && label < s.class_begin + s.classes ? label - s.class_begin : -1;
+}
+
 inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
   return stride == 0 ? packed : stride;
 }

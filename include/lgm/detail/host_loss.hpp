@@ -165,8 +165,8 @@ class host_loss {
       r.coefficients = label_coefficients<T>(sample_weight(sample), weight, class_weight_sum_,
                                              options_.label_smoothing, total_classes(t_.shape));
     }
-    const std::int64_t local = z - t_.shape.class_begin;
-    const bool here = labelled && local >= 0 && local < t_.shape.classes;
+    const std::int64_t local = local_class(t_.shape, z);
+    const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
     const bool counts = targets_.is_given ? needs_features(i, here) : labelled || targets_.is_soft;
     if (counts)

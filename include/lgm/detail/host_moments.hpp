@@ -169,8 +169,8 @@ class moments_driver {
     for (std::int64_t i = first; i < first + n; ++i) {
       const auto label = static_cast<std::int64_t>(labels_[i]);
       if (label == options_.ignore_label || weight(i) == A(0)) continue;
-      const std::int64_t k = label - shape_.class_begin;
-      if (k >= 0 && k < shape_.classes) b_.order[count_++] = {k, i};
+      const std::int64_t k = local_class(shape_, label);
+      if (k >= 0) b_.order[count_++] = {k, i};
     }
     std::sort(b_.order, b_.order + count_, [](const moments_sample& a, const moments_sample& b) {
       return a.label != b.label ? a.label < b.label : a.index < b.index;
