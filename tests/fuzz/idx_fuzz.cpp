@@ -143,7 +143,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     file = joined(gzipped({content.begin(), middle}, level), gzipped({middle, content.end()}, level));
     fuzz::require(same(read(file, dimensions), holds), "a gzip file of two parts gives what they hold");
   } else if (mode == 5) {
-    file.resize(place % file.size());
+    file.resize(file.size() - 1 - place % file.size());
     fuzz::require(!read(file, dimensions), "a gzip file that is cut off is an error");
   } else {
     file[data[2] % file.size()] ^= static_cast<std::uint8_t>(damage);
