@@ -133,10 +133,10 @@ TEST_CASE("model file: what was written is read, bit by bit") {
   const model_file read = trainer::read_model(bytes);
   CHECK(read.metadata == model.metadata);
   REQUIRE(read.tensors.size() == model.tensors.size());
-  for (const auto& [name, tensor] : model.tensors) {
-    CAPTURE(name);
-    const trainer::model_tensor& other = read.find(name, tensor.type, tensor.shape);
-    CHECK(other.data == tensor.data);
+  for (const auto& each : model.tensors) {
+    CAPTURE(each.first);
+    const trainer::model_tensor& tensor = each.second;
+    CHECK(read.find(each.first, tensor.type, tensor.shape).data == tensor.data);
   }
   CHECK(trainer::model_bytes(read) == bytes);
 

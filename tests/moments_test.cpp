@@ -139,12 +139,12 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
     moments_memory<A> expected(s.shape);
     REQUIRE(accumulate(context_of(1), s, 0, 300, expected.get(without::nothing)) == status::success);
     CHECK_FALSE(expected.scatter.all_zero());
-    for (const std::size_t batch : {1, 7, 64}) {
+    for (const std::size_t batch : {1u, 7u, 64u}) {
       moments_memory<A> m(s.shape);
       stream(context_of(1), s, batch, m.get());
       m.check_same_class_bits(expected);
     }
-    for (const std::size_t tile_bytes : {0, 5000, 1 << 16}) {
+    for (const std::size_t tile_bytes : {0u, 5000u, 1u << 16}) {
       moments_memory<A> m(s.shape);
       REQUIRE(accumulate(context_of(2, tile_bytes), s, 0, 300, m.get(without::nothing)) == status::success);
       m.check_same_class_bits(expected);
@@ -154,7 +154,7 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
       for (int slot = slots - 1; slot >= 0; --slot) call(state, slot);
     };
     for (const lgm::host_context& context : {context_of(2), context_of(5), pool})
-      for (const std::size_t offset : {0, 1, 3}) {
+      for (const std::size_t offset : {0u, 1u, 3u}) {
         moments_memory<A> m(s.shape, offset);
         REQUIRE(accumulate(context, s, 0, 300, m.get(without::nothing), offset) == status::success);
         m.check_same_bits(expected);
@@ -171,7 +171,7 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
     REQUIRE(lgm::merge_moments(context_of(1), s.shape, half.get(without::nothing),
                                whole.get(without::nothing)) == status::success);
     for (const lgm::host_context& context : {context_of(2), context_of(5), pool})
-      for (const std::size_t offset : {0, 1, 3}) {
+      for (const std::size_t offset : {0u, 1u, 3u}) {
         moments_memory<A> from(s.shape, offset), into(s.shape, offset);
         REQUIRE(accumulate(context_of(1), s, 0, 140, from.get(without::nothing)) == status::success);
         REQUIRE(accumulate(context_of(1), s, 140, 160, into.get(without::nothing)) == status::success);
@@ -194,7 +194,7 @@ TEST_CASE("the scatter is symmetric to the bit, and in tiles and squares of any 
         for (std::size_t j = 0; j < i; ++j) same = same && m.scatter.at(i, j) == m.scatter.at(j, i);
       CHECK(same);
     };
-    for (const std::size_t tile_bytes : {0, 3000, 1 << 20}) {
+    for (const std::size_t tile_bytes : {0u, 3000u, 1u << 20}) {
       moments_memory<double> m(s.shape), other(s.shape);
       stream(context_of(2, tile_bytes), s, 50, m.get(without::nothing));
       symmetric(m);

@@ -46,7 +46,7 @@ TEST_CASE("resuming: each option that matters is compared, and named") {
   trainer::options before = lgm_options();
   before.save = before.resume = directory.path();
   const auto at = [](const trainer::options& chosen, const std::string& mark = "data") {
-    return trainer::checkpoint(chosen, mark, "lgm", 7, 10);
+    return trainer::checkpoint(chosen, mark, "lgm", 7, 10, 2);
   };
   CHECK(!at(before).resume());
   CHECK(at(before).saved_path() == directory / "lgm-seed-7.safetensors");
@@ -55,6 +55,7 @@ TEST_CASE("resuming: each option that matters is compared, and named") {
   REQUIRE(resumed);
   CHECK(resumed->steps == 15);
   CHECK(resumed->epochs == 4);
+  CHECK(resumed->threads == 2);
 
   const auto error = [&](const std::function<void(trainer::options&)>& change) {
     trainer::options now = before;
@@ -111,7 +112,7 @@ TEST_CASE("saving does not overwrite what it did not read") {
   const temporary_directory one, other;
   trainer::options chosen = lgm_options();
   chosen.save = one.path();
-  const trainer::checkpoint kept(chosen, "data", "lgm", 0, 1);
+  const trainer::checkpoint kept(chosen, "data", "lgm", 0, 1, 2);
   kept.require_free();
   kept.save({}, 0);
   CHECK(contains(error_of([&] { kept.require_free(); }), "exists; --resume"));

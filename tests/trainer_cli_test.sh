@@ -128,6 +128,9 @@ diff models/lgm-seed-0.safetensors copied/lgm-seed-0.safetensors || fail "a copy
 [ -s copied/softmax-seed-1.safetensors ] || fail "the second seed is not saved"
 diff -r straight-models models || fail "--resume wrote although --save names another directory"
 
+train --out again --epochs 2 $options --resume models --threads 31 || fail "other threads: $(cat stderr)"
+grep -q 'the last bits will differ: 31 threads now' stdout || fail "does not say that threads differ"
+
 # Signals: the step is finished and saved, and the status says so. Resumed, nothing shows of it.
 long=(--head lgm --epochs 40 --covariance diagonal --update-mean moments)
 model=lgm-seed-0.safetensors
@@ -170,6 +173,17 @@ done
 [ $kills -ge 4 ] || fail "only $kills of the kills met a run that was under way"
 train --out resumed "${long[@]}" --resume killed || fail "resume after kills: $(cat stderr)"
 diff -r long-models killed || fail "another model after kills"
+
+# A file that cannot be written, as on a full disk, leaves the last one.
+cp -r straight-models full
+(
+  trap '' XFSZ
+  ulimit -f 200
+  # shellcheck disable=SC2086
+  train --out resumed --epochs 3 $options --resume full
+) && fail "--resume with a full disk"
+grep -q "full/softmax-seed-0.safetensors: File too large" stderr || fail "full disk: $(cat stderr)"
+diff -r straight-models full || fail "a full disk cost the old files"
 
 # With plain NumPy: the files hold what they are said to hold, and the models compute what the report says.
 python=

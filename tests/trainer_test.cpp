@@ -503,6 +503,65 @@ TEST_CASE("L-GM head: gradients against central differences") {
   CHECK(head.parameters().tail(6).maxCoeff() == 10);
 }
 
+TEST_CASE("L-GM head: parameters that follow the moments of the features") {
+  using trainer::update_rule;
+  trainer::row_matrix<float> features(3, 1), feature_gradient(3, 1);
+  features << 2, 4, -3;
+  const bytes labels{0, 0, 2};  // none of class 1
+  for (const update_rule mean_rule : {update_rule::gradient, update_rule::moments}) {
+    for (const update_rule variance_rule : {update_rule::off, update_rule::gradient, update_rule::moments}) {
+      CAPTURE(trainer::to_string(mean_rule));
+      CAPTURE(trainer::to_string(variance_rule));
+      trainer::lgm_settings settings;
+      settings.covariance = lgm::covariance::diagonal;
+      settings.update_mean = mean_rule;
+      settings.update_variance = variance_rule;
+      settings.alpha = trainer::parse_alpha("0");
+      settings.threads = 1;
+      settings.kept_moments = 0.5;
+      settings.first_count = 4;
+      trainer::lgm_head head(3, 1, 3, 1, settings);
+      const trainer::vector<float> before = head.parameters();  // 3 means, 3 log variances of 0
+      head.train(features, labels.data(), 0, feature_gradient);
+
+      // Class 0: 4 samples at its first mean with variance 1, of which 2 are kept, and 2 and 4. Class 2: those and -3.
+      const double first[] = {before[0], before[1], before[2]};
+      const double mean[] = {(2 * first[0] + 6) / 4, first[1], (2 * first[2] - 3) / 3};
+      const auto square = [](double x) { return x * x; };
+      const double variance[] = {
+          (2 + 2 * square(first[0] - mean[0]) + square(2 - mean[0]) + square(4 - mean[0])) / 4, 1,
+          (2 + 2 * square(first[2] - mean[2]) + square(-3 - mean[2])) / 3};
+      for (int k = 0; k < 3; ++k) {
+        CAPTURE(k);
+        const bool mean_follows = mean_rule == update_rule::moments;
+        const bool variance_follows = variance_rule == update_rule::moments;
+        CHECK(head.parameters()[k] == doctest::Approx(mean_follows ? mean[k] : first[k]).epsilon(1e-6));
+        const double log_variance = variance_follows ? std::log(variance[k]) : 0;
+        CHECK(head.parameters()[3 + k] == doctest::Approx(log_variance).epsilon(1e-6));
+        // What does not follow its gradient has none, so that Adam leaves it.
+        CHECK((head.gradient()[k] != 0) == !mean_follows);
+        CHECK((head.gradient()[3 + k] != 0) == (variance_rule == update_rule::gradient));
+      }
+    }
+  }
+}
+
+TEST_CASE("L-GM head: variances that follow moments stay above their floor") {
+  trainer::lgm_settings settings;
+  settings.covariance = lgm::covariance::spherical;
+  settings.update_variance = trainer::update_rule::moments;
+  settings.alpha = trainer::parse_alpha("0");
+  settings.threads = 1;
+  trainer::lgm_head head(2, 3, 4, 1, settings);
+  const trainer::row_matrix<float> features = trainer::row_matrix<float>::Constant(4, 3, 7.0f);
+  trainer::row_matrix<float> feature_gradient(4, 3);
+  const bytes labels{0, 0, 0, 1};
+  for (int step = 0; step < 2000; ++step) head.train(features, labels.data(), 0, feature_gradient);
+  for (int k = 0; k < 2; ++k) {
+    CHECK(head.parameters()[6 + k] == doctest::Approx(std::log(settings.variance_floor)));
+  }
+}
+
 TEST_CASE("adam: two steps by hand") {
   trainer::workers team(1);
   trainer::adam<double> optimiser(2, team);

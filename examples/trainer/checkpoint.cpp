@@ -92,6 +92,7 @@ void checkpoint::check(const model_file& saved, saved_training& result) const {
   }
   result.steps = count_of(saved, "steps");
   result.epochs = count_of(saved, "epochs");
+  result.threads = count_of(saved, "threads");
   if (chosen_->epochs < result.epochs) {
     throw std::runtime_error(fmt::format("--epochs: {} now, {} when it was saved; it can only grow",
                                          chosen_->epochs, result.epochs));
@@ -126,7 +127,8 @@ void checkpoint::save(model_file model, std::int64_t steps) const {
                     {"version", format_version},
                     {"steps", std::to_string(steps)},
                     {"epochs", std::to_string(chosen_->epochs)},
-                    {"lr-epochs", std::to_string(chosen_->lr_epochs)}};
+                    {"lr-epochs", std::to_string(chosen_->lr_epochs)},
+                    {"threads", std::to_string(threads_)}};
   for (const auto& [name, text] : fixed_options()) model.metadata.emplace(name, text);
   save_model(saved_path(), model);
 }

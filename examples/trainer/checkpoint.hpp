@@ -22,20 +22,22 @@ std::string data_mark(const image_set& train);
 // What saved a training, and how far it was.
 struct saved_training {
   model_file model;
-  std::int64_t steps = 0, epochs = 0;  // steps done; --epochs when it was saved
+  std::int64_t steps = 0, epochs = 0, threads = 0;  // steps done; the others as they were when it was saved
 };
 
 // The file of one training: DIR/HEAD-seed-SEED.safetensors.
 class checkpoint {
  public:
-  // head: "softmax" or "lgm"; mark: data_mark; steps_an_epoch: of the optimiser. chosen is kept as a reference.
+  // head: "softmax" or "lgm"; mark: data_mark; steps_an_epoch: of the optimiser; threads: those of the network.
+  // chosen is kept as a reference.
   checkpoint(const options& chosen, std::string mark, std::string head, std::uint64_t seed,
-             std::int64_t steps_an_epoch)
+             std::int64_t steps_an_epoch, std::int64_t threads)
       : chosen_(&chosen),
         mark_(std::move(mark)),
         head_(std::move(head)),
         seed_(seed),
-        steps_an_epoch_(steps_an_epoch) {}
+        steps_an_epoch_(steps_an_epoch),
+        threads_(threads) {}
 
   bool saves() const { return !chosen_->save.empty(); }
   std::filesystem::path saved_path() const { return path_in(chosen_->save); }
@@ -62,7 +64,7 @@ class checkpoint {
   const options* chosen_;
   std::string mark_, head_;
   std::uint64_t seed_;
-  std::int64_t steps_an_epoch_;
+  std::int64_t steps_an_epoch_, threads_;
 };
 
 }  // namespace trainer

@@ -143,9 +143,10 @@ struct lgm_settings {
   alpha_schedule alpha;
   float mean_scale = 1;  // the means start as normal numbers of this deviation
   // For parameters that follow moments: the part of the moments' counts that is kept from one step to the next,
-  // samples that each class is taken to have had when training starts, and the least variance.
+  // samples that each class is taken to have had when training starts, and the least variance: features may shrink as long as their
+  // variances shrink with them, and without a bound they do, until nothing tells the classes apart.
   double kept_moments = 0.97, first_count = 10;
-  float variance_floor = 1e-3f;
+  float variance_floor = 0.1f;
   int threads = 0;
 };
 

@@ -81,7 +81,7 @@ struct workbench {
         shuffled(shuffled_images(the_data.test.images, the_data.test.pixels(), 1)) {}
 
   checkpoint checkpoint_of(const head_results& head, std::uint64_t seed) const {
-    return {chosen, mark, head.key, seed, steps_of_epoch(data.train.count(), chosen.batch)};
+    return {chosen, mark, head.key, seed, steps_of_epoch(data.train.count(), chosen.batch), team.count()};
   }
 };
 
@@ -114,6 +114,10 @@ void train(workbench& bench, const head_results& head, std::uint64_t seed, model
                chosen.epochs > resumed->epochs
                    ? fmt::format(", with {} epochs instead of {}", chosen.epochs, resumed->epochs)
                    : "");
+    if (resumed->threads != bench.team.count()) {
+      fmt::print("  the last bits will differ: {} threads now, {} when it was saved\n", bench.team.count(),
+                 resumed->threads);
+    }
     if (kept.saved_path() == kept.resumed_path()) saved_steps = steps_done();
   }
 

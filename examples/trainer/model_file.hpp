@@ -36,8 +36,8 @@
 //   epoch.counts                             int64 [2]: of these samples, how many there were, and how many correct
 //
 // __metadata__ holds format (lgm-trainer), version (1), steps (of the optimiser, from the beginning), and the
-// options of the training under their names on the command line; data is a checksum of the training set.
-// Nothing else decides how the training goes on: the order of the images follows from seed and steps. And
+// options of the training under their names on the command line; data is a checksum of the training set, and
+// threads how many there were, which decides the last bits. Nothing else decides how the training goes on: the order of the images follows from seed and steps. And
 // nothing in the file depends on when or how fast it was written, so equal trainings give equal files.
 
 namespace trainer {

@@ -31,7 +31,7 @@ LGM_HD T centre_class(const Group& group, std::int64_t dims, const class_paramet
 }
 
 // The sums over samples that the gradients of one class are made of; w_ik is eq:weight, scaled by the
-// upstream gradient.
+// upstream gradient. The arrays are shared by the lanes of a group, and each lane has a struct of its own.
 template <class T>
 struct class_sums {
   T* difference;  // [dims], sum_i w_ik (x_i - mu_k)

@@ -13,15 +13,30 @@
 //   for_each(n, f)               f(i) for every index i of [0, n)
 //   reduce(n, init, f, op)       op over all f(i), init where n is 0; op is commutative and init its neutral
 //                                element; every lane gets the same value
-//   once(f)                      f() by one lane
+//   once(f)                      f() by one lane, any one
 //   hold(pointer, n)             a row that the lanes keep at hand between the calls that take it:
 //   for_each(row, f)             f(value&, i)
 //   reduce(row, init, f, op)     f(value, i)
 //   find(row, value)             the lowest index that holds value, n where none does
-//   row.store(out)               writes the row to memory
+//   row.store(out)               writes the row to memory: to where it was taken from, or clear of it
 //
-// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, load_as, store_as,
-// replace and for_lanes treat both alike.
+// What an algorithm may rely on, and what it has to keep to:
+// - Every lane runs the whole algorithm. Its variables, and the objects that it gets by reference, are the
+//   lane's own; only what pointers lead to is shared. So all lanes make the same calls with the same sizes:
+//   they branch on arguments and on what reduce and find answer, which are the same in all, and on nothing
+//   else.
+// - A call runs f once for each index, in no order, in whichever lane has the index; that lane may be another
+//   in for_each(n) than in a held row. f stores to element i alone, and loads what no other index stores in
+//   this call. What it leaves in a captured variable is the lane's part of an answer, and no answer.
+// - After a call, every lane sees what the call stored.
+// - f makes no call of the group, which the other lanes would not make; a serial_group is at its service.
+// - A held row may live in registers, or in its memory and be changed there. So once for_each(row) has
+//   changed it, that memory holds nothing of use until row.store(row.data); before, row.data may be read.
+//   Nothing else writes there while the row is held. A row is not copied: whether the copy would follow its
+//   changes is not said.
+//
+// Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, load_as,
+// store_as, replace and for_lanes treat both alike.
 
 namespace lgm {
 

@@ -107,7 +107,8 @@ struct cancellation {
 //               it out of sums, maxima and weights: its logit is known exactly from elsewhere
 //   half_norm   of the sample
 //   known_max   a lower bound of the row's largest logit over all classes; -infinity where none is known
-//   direct      direct(k): d_k of the sample and class k of the range, from the differences
+//   direct      direct(k): d_k of the sample and class k of the range, from the differences; called by the lane that
+//               has the class, alone, and so makes no call of the group
 template <class Group, class Row, class T, class Direct>
 LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
                        std::int64_t target, T known_max, Direct direct) {
