@@ -155,6 +155,60 @@ void each_function(const lgm::host_context& context, const problem<T>& p, F f) {
     return lgm::logits(context, p.shape, p.mixture(), p.options, features, labels, logits.data(), w);
   });
   f("score", [&] { return lgm::score(context, p.shape, p.mixture(), features, scores.result(), w); });
+  // Everything a loss may be given, made beforehand as well.
+  auto labelled = p;
+  give(labelled, 7, {true, true, true, 0.1, false});
+  give_grad_logits(labelled, 7);
+  auto soft = p;
+  give(soft, 8, {true, true, false, 0.1, true});
+  const auto o = labelled.call_options(), soft_o = soft.call_options();
+  auto adding = out.gradients();
+  adding.accumulate = true;
+  auto parts = out.result();
+  parts.row_state = nullptr;
+  parts.correct = nullptr;
+  f("forward_backward, weighted", [&] {
+    return lgm::forward_backward(context, p.shape, p.mixture(), o, features, labels, nullptr, out.result(),
+                                 out.gradients(), w);
+  });
+  f("backward, weighted and accumulating", [&] {
+    return lgm::backward(context, p.shape, p.mixture(), o, features, labels, apart.row_state.data(), nullptr,
+                         adding, w);
+  });
+  f("finish_forward", [&] {
+    return lgm::finish_forward(context, p.shape, p.mixture(), o, features, labels, apart.row_state.data(),
+                               parts, w);
+  });
+  f("logits_backward", [&] {
+    return lgm::logits_backward(context, p.shape, p.mixture(), o, features, labels,
+                                labelled.grad_logits.data(), nullptr, out.gradients(), w);
+  });
+  f("merge_row_state",
+    [&] { return lgm::merge_row_state(context, p.shape, out.row_state.data(), apart.row_state.data()); });
+  f("forward_backward, soft", [&] {
+    return lgm::forward_backward(context, p.shape, p.mixture(), soft_o, features, soft.soft_targets(),
+                                 nullptr, out.result(), out.gradients(), w);
+  });
+  f("forward, soft", [&] {
+    return lgm::forward(context, p.shape, p.mixture(), soft_o, features, soft.soft_targets(), apart.result(),
+                        w);
+  });
+  f("backward, soft", [&] {
+    return lgm::backward(context, p.shape, p.mixture(), soft_o, features, soft.soft_targets(),
+                         apart.row_state.data(), nullptr, adding, w);
+  });
+  f("finish_forward, soft", [&] {
+    return lgm::finish_forward(context, p.shape, p.mixture(), soft_o, features, soft.soft_targets(),
+                               apart.row_state.data(), parts, w);
+  });
+  const auto shard = shard_of(p, p.classes() / 3, p.classes() / 3);
+  outputs<T> part(shard);
+  scratch shard_memory(lgm::workspace_size<T, T>(context, shard.shape));
+  f("forward_backward, a shard", [&] {
+    return lgm::forward_backward(context, shard.shape, shard.mixture(), p.options, features, labels, nullptr,
+                                 part.result(), part.gradients(), shard_memory.get());
+  });
+  CHECK(shard_memory.intact());
   f("initialize_means",
     [&] { return lgm::initialize_means(context, p.shape, 3, T(1), lgm::parameters<T>{mean.data()}); });
   f("sgd_step", [&] {

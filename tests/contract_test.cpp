@@ -26,14 +26,29 @@ enum function : unsigned {
   margin_logits_call = 8,
   plain_logits_call = 16,
   score_call = 32,
-  labelled_calls = forward_call | backward_call | fused_call,
-  gradient_calls = backward_call | fused_call,
-  option_calls = labelled_calls | margin_logits_call,
-  all_calls = 63,
+  finish_call = 64,
+  soft_forward_call = 128,
+  soft_backward_call = 256,
+  soft_fused_call = 512,
+  soft_finish_call = 1024,
+  slopes_call = 2048,  // logits_backward
+  all_calls = 4095,
+  labelled_calls = forward_call | backward_call | fused_call | finish_call,
+  soft_calls = soft_forward_call | soft_backward_call | soft_fused_call | soft_finish_call,
+  gradient_calls = backward_call | fused_call | soft_backward_call | soft_fused_call | slopes_call,
+  loss_calls = labelled_calls | soft_calls | slopes_call,
+  option_calls = loss_calls | margin_logits_call,
+  ranged_calls = labelled_calls | margin_logits_call | slopes_call,  // whose labels must lie in the range
+  state_calls = backward_call | finish_call | soft_backward_call | soft_finish_call,
+  finish_calls = finish_call | soft_finish_call,
 };
 
-constexpr unsigned functions[] = {forward_call,       backward_call,     fused_call,
-                                  margin_logits_call, plain_logits_call, score_call};
+std::vector<unsigned> functions_of(unsigned mask) {
+  std::vector<unsigned> all;
+  for (unsigned f = 1; f <= all_calls; f *= 2)
+    if (mask & f) all.push_back(f);
+  return all;
+}
 
 std::string name_of_function(unsigned f) {
   switch (f) {
@@ -42,6 +57,12 @@ std::string name_of_function(unsigned f) {
     case fused_call: return "forward_backward";
     case margin_logits_call: return "logits with labels";
     case plain_logits_call: return "logits";
+    case finish_call: return "finish_forward";
+    case soft_forward_call: return "forward, soft";
+    case soft_backward_call: return "backward, soft";
+    case soft_fused_call: return "forward_backward, soft";
+    case soft_finish_call: return "finish_forward, soft";
+    case slopes_call: return "logits_backward";
     default: return "score";
   }
 }
@@ -53,7 +74,7 @@ struct arguments {
   outputs<T> out;
   guarded<T> logits_out;
   score_outputs<T> score_out;
-  std::vector<T> row_states;
+  std::vector<T> row_states, soft, slopes;
   scratch memory;
 
   lgm::host_context context;
@@ -64,7 +85,9 @@ struct arguments {
   const std::int64_t* labels;
   const T* row_state;
   const T* upstream = nullptr;
-  lgm::loss_result<T> result;
+  const T* grad_logits;
+  lgm::soft_targets<T> targets;
+  lgm::loss_result<T> result, parts;  // parts: of finish_forward
   lgm::gradients<T, T> gradients;
   T* logits;
   lgm::score_result<T> scores;
@@ -76,6 +99,8 @@ struct arguments {
         logits_out(6, 4),
         score_out(p.shape),
         row_states(12, T(-1)),
+        soft(24, T(0.25)),
+        slopes(24, T(0.5)),
         memory(lgm::workspace_size<T, T>(context_of(1), p.shape)),
         context(context_of(1)),
         shape(p.shape),
@@ -84,7 +109,10 @@ struct arguments {
         features(p.features.data()),
         labels(p.labels.data()),
         row_state(row_states.data()),
+        grad_logits(slopes.data()),
+        targets{soft.data()},
         result(out.result()),
+        parts(out.result(0x37u)),
         gradients(out.gradients()),
         logits(logits_out.data()),
         scores(score_out.result()),
@@ -104,6 +132,23 @@ struct arguments {
       case margin_logits_call:
         return lgm::logits(context, shape, mixture, options, features, own_labels, logits, workspace);
       case plain_logits_call: return lgm::logits(context, shape, mixture, features, logits, workspace);
+      case finish_call:
+        return lgm::finish_forward(context, shape, mixture, options, features, own_labels, row_state, parts,
+                                   workspace);
+      case soft_forward_call:
+        return lgm::forward(context, shape, mixture, options, features, targets, result, workspace);
+      case soft_backward_call:
+        return lgm::backward(context, shape, mixture, options, features, targets, row_state, upstream,
+                             gradients, workspace);
+      case soft_fused_call:
+        return lgm::forward_backward(context, shape, mixture, options, features, targets, upstream, result,
+                                     gradients, workspace);
+      case soft_finish_call:
+        return lgm::finish_forward(context, shape, mixture, options, features, targets, row_state, parts,
+                                   workspace);
+      case slopes_call:
+        return lgm::logits_backward(context, shape, mixture, options, features, own_labels, grad_logits,
+                                    upstream, gradients, workspace);
       default: return lgm::score(context, shape, mixture, features, scores, workspace);
     }
   }
@@ -132,7 +177,9 @@ std::vector<row<T>> table() {
   add("features null", all_calls, status::null_pointer, [](A& a) { a.features = nullptr; });
   add("mean null", all_calls, status::null_pointer, [](A& a) { a.mixture.mean = nullptr; });
   add("labels null", labelled_calls, status::null_pointer, [](A& a) { a.labels = nullptr; });
-  add("row_state null", backward_call, status::null_pointer, [](A& a) { a.row_state = nullptr; });
+  add("row_state null", state_calls, status::null_pointer, [](A& a) { a.row_state = nullptr; });
+  add("grad_logits null", slopes_call, status::null_pointer, [](A& a) { a.grad_logits = nullptr; });
+  add("targets null", soft_calls, status::null_pointer, [](A& a) { a.targets.data = nullptr; });
   add("workspace null", all_calls, status::null_pointer, [](A& a) { a.workspace.data = nullptr; });
   add("workspace a byte short", all_calls, status::workspace_too_small, [](A& a) { --a.workspace.bytes; });
   add("workspace empty", all_calls, status::workspace_too_small, [](A& a) { a.workspace.bytes = 0; });
@@ -164,6 +211,12 @@ std::vector<row<T>> table() {
   add("logits_stride negative", margin_logits_call | plain_logits_call, status::stride_too_small,
       [](A& a) { a.shape.logits_stride = -4; });
 
+  add("logits_stride small", slopes_call, status::stride_too_small, [](A& a) { a.shape.logits_stride = 3; });
+  add("target stride small", soft_calls, status::stride_too_small, [](A& a) { a.targets.stride = 3; });
+  add("target stride negative", soft_calls, status::stride_too_small, [](A& a) { a.targets.stride = -4; });
+  add("target stride too large", soft_calls, status::size_too_large,
+      [](A& a) { a.targets.stride = std::numeric_limits<std::int64_t>::max() / 2; });
+
   add("class range past the end", all_calls, status::invalid_class_range, [](A& a) {
     a.shape.class_begin = 7;
     a.shape.total_classes = 10;
@@ -177,22 +230,33 @@ std::vector<row<T>> table() {
 
   for (const T value : {T(-0.5), -infinity, infinity, nan}) {
     add("alpha bad", option_calls, status::invalid_alpha, [=](A& a) { a.options.alpha = value; });
-    add("lambda bad", labelled_calls, status::invalid_lambda, [=](A& a) { a.options.lambda = value; });
+    add("lambda bad", loss_calls, status::invalid_lambda, [=](A& a) { a.options.lambda = value; });
   }
-  for (const T value : {T(-0.5), T(1.5), nan})
-    add("label_smoothing bad", labelled_calls, status::invalid_label_smoothing,
+  for (const T value :
+       {T(-0.5), T(1.5), -std::numeric_limits<T>::min(), std::nextafter(T(1), T(2)), infinity, nan})
+    add("label_smoothing bad", loss_calls, status::invalid_label_smoothing,
         [=](A& a) { a.options.label_smoothing = value; });
   add("covariance unknown", all_calls, status::invalid_option,
       [](A& a) { a.shape.covariance = static_cast<lgm::covariance>(7); });
-  add("reduction unknown", labelled_calls, status::invalid_option,
+  add("reduction unknown", loss_calls, status::invalid_option,
       [](A& a) { a.options.reduction = static_cast<lgm::reduction>(7); });
 
   for (const std::int64_t value :
        {std::int64_t{-1}, std::int64_t{4}, std::int64_t{-99}, std::int64_t{1} << 40,
         std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()})
     for (const std::size_t at : {std::size_t{0}, std::size_t{5}})
-      add("label out of range", option_calls, status::label_out_of_range,
+      add("label out of range", ranged_calls, status::label_out_of_range,
           [=](A& a) { a.p.labels[at] = value; });
+  // On a shard labels count the whole mixture.
+  add("label beyond the whole mixture", ranged_calls, status::label_out_of_range, [](A& a) {
+    a.shape.class_begin = 2;
+    a.shape.total_classes = 10;
+    a.p.labels[3] = 10;
+  });
+  add("row_state from finish_forward", finish_calls, status::invalid_option,
+      [](A& a) { a.parts.row_state = a.out.row_state.data(); });
+  add("correct from finish_forward", finish_calls, status::invalid_option,
+      [](A& a) { a.parts.correct = a.out.correct.data(); });
   return rows;
 }
 
@@ -200,7 +264,7 @@ std::vector<row<T>> table() {
 
 TEST_CASE_TEMPLATE("valid arguments succeed", T, float, double) {
   for (const auto covariance : covariances)
-    for (const unsigned f : functions) {
+    for (const unsigned f : functions_of(all_calls)) {
       arguments<T> a(covariance);
       CAPTURE(name_of_function(f));
       CHECK(a.call(f) == status::success);
@@ -211,8 +275,7 @@ TEST_CASE_TEMPLATE("valid arguments succeed", T, float, double) {
 TEST_CASE_TEMPLATE("bad arguments have a status of their own and nothing is written", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto& entry : table<T>())
-      for (const unsigned f : functions) {
-        if (!(entry.functions & f)) continue;
+      for (const unsigned f : functions_of(entry.functions)) {
         arguments<T> a(covariance);
         entry.spoil(a);
         const status answer = a.call(f);
@@ -235,7 +298,7 @@ TEST_CASE("bad arguments do not upset workspace_size") {
 }
 
 TEST_CASE_TEMPLATE("labels out of range in every type", L, std::int32_t, std::int64_t, std::uint8_t) {
-  for (const unsigned f : {forward_call, backward_call, fused_call, margin_logits_call}) {
+  for (const unsigned f : functions_of(ranged_calls)) {
     CAPTURE(name_of_function(f));
     arguments<float> a(lgm::covariance::diagonal);
     std::vector<L> labels{0, 1, 2, 3, 0, 4};
@@ -267,15 +330,62 @@ TEST_CASE_TEMPLATE("a pointer that is not needed may be null", T, float, double)
   arguments<T> a(lgm::covariance::diagonal);
   a.mixture.log_variance = a.mixture.log_prior = nullptr;
   a.result = {};
+  a.parts = {};
   a.gradients = {};
   a.scores = {};
-  CHECK(a.call(forward_call) == status::success);
-  CHECK(a.call(backward_call) == status::success);
-  CHECK(a.call(fused_call) == status::success);
-  CHECK(a.call(score_call) == status::success);
+  for (const unsigned f : functions_of(all_calls & ~(margin_logits_call | plain_logits_call)))
+    CHECK(a.call(f) == status::success);
   CHECK(a.untouched());
   a.labels = nullptr;
   CHECK(a.call(margin_logits_call) == status::success);
+  CHECK(a.call(slopes_call) == status::success);
+}
+
+TEST_CASE_TEMPLATE("every function takes a shard of the classes", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const std::int64_t begin : {0, 2, 6}) {
+      arguments<T> a(covariance);
+      a.shape.class_begin = begin;
+      a.shape.total_classes = 10;
+      // Labels here, before and after, to the ends of the whole.
+      a.p.labels = {0, 9, begin, begin + 3, 5, a.options.ignore_label};
+      for (const unsigned f : functions_of(all_calls)) {
+        CAPTURE(name_of_function(f));
+        CHECK(a.call(f) == status::success);
+      }
+    }
+}
+
+TEST_CASE_TEMPLATE("merge_row_state: bad arguments", T, float, double) {
+  const std::vector<T> from(12, T(-1));
+  const auto call = [&](const lgm::host_context& context, const lgm::shape& shape, const T* source, T* into) {
+    return lgm::merge_row_state(context, shape, source, into);
+  };
+  guarded<T> into(6, 2);
+  const lgm::shape good = make_shape(6, 4, 3, lgm::covariance::diagonal);
+  const auto check = [&](status expected, const lgm::host_context& context, const lgm::shape& shape,
+                         bool from_given = true, bool into_given = true) {
+    const status answer =
+        call(context, shape, from_given ? from.data() : nullptr, into_given ? into.data() : nullptr);
+    CHECK_MESSAGE(answer == expected, std::string(lgm::to_string(answer)));
+    CHECK(into.untouched());
+  };
+  check(status::null_pointer, context_of(1), good, false, true);
+  check(status::null_pointer, context_of(1), good, true, false);
+  check(status::negative_size, context_of(-1), good);
+  auto bad = good;
+  bad.samples = -6;
+  check(status::negative_size, context_of(1), bad);
+  bad = good;
+  bad.class_begin = 7;
+  bad.total_classes = 10;
+  check(status::invalid_class_range, context_of(1), bad);
+  bad = good;
+  bad.samples = std::numeric_limits<std::int64_t>::max();
+  check(status::size_too_large, context_of(1), bad);
+  bad = good;
+  bad.samples = 0;
+  check(status::success, context_of(1), bad, false, false);
 }
 
 TEST_CASE_TEMPLATE("a label to ignore may be any number, also on a shard", T, float, double) {
@@ -313,7 +423,8 @@ TEST_CASE_TEMPLATE("a stride equal to the row is packed", T, float, double) {
   b.shape.feature_stride = b.shape.gradient_stride = 3;
   b.shape.logits_stride = 4;
   b.shape.total_classes = 4;
-  for (const unsigned f : functions) {
+  b.targets.stride = 4;
+  for (const unsigned f : functions_of(all_calls)) {
     CHECK(a.call(f) == status::success);
     CHECK(b.call(f) == status::success);
   }
@@ -395,23 +506,31 @@ TEST_CASE_TEMPLATE("no samples, or all ignored: zero under sum, NaN under mean, 
 }
 
 TEST_CASE_TEMPLATE("no samples need no arrays of samples", T, float, double) {
-  arguments<T> a(lgm::covariance::diagonal);
-  a.shape.samples = 0;
-  a.features = nullptr;
-  a.labels = nullptr;
-  a.row_state = nullptr;
-  a.result.row_state = a.result.log_evidence = nullptr;
-  a.gradients.feature = nullptr;
-  a.options.reduction = lgm::reduction::sum;
-  CHECK(a.call(forward_call) == status::success);
-  CHECK(a.out.total[0] == T(0));
-  CHECK(a.call(backward_call) == status::success);
-  CHECK(a.call(fused_call) == status::success);
-  CHECK(a.out.mean.all_zero());
-  CHECK(a.call(plain_logits_call) == status::success);
-  CHECK(a.logits_out.untouched());
-  CHECK(a.call(score_call) == status::success);
-  CHECK(a.score_out.untouched());
+  for (const unsigned f : functions_of(all_calls)) {
+    CAPTURE(name_of_function(f));
+    arguments<T> a(lgm::covariance::diagonal);
+    a.shape.samples = 0;
+    a.features = nullptr;
+    a.labels = nullptr;
+    a.row_state = nullptr;
+    a.targets.data = nullptr;
+    a.grad_logits = nullptr;
+    a.result.row_state = a.result.log_evidence = a.parts.log_evidence = nullptr;
+    a.gradients.feature = nullptr;
+    a.options.reduction = lgm::reduction::sum;
+    CHECK(a.call(f) == status::success);
+    CHECK(a.logits_out.untouched());
+    CHECK(a.score_out.untouched());
+    if (f & gradient_calls) {
+      CHECK(a.out.mean.all_zero());
+      CHECK(a.out.log_variance.all_zero());
+      CHECK(a.out.log_prior.all_zero());
+    }
+    if (f & loss_calls & ~(backward_call | soft_backward_call | slopes_call)) {
+      CHECK(a.out.total[0] == T(0));
+      CHECK(a.out.counted[0] == 0);
+    }
+  }
 }
 
 TEST_CASE_TEMPLATE("no classes, no dimensions", T, float, double) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "support/problem.hpp"
+#include "support/slopes.hpp"
 #include "support/tolerance.hpp"
 
 // Gradients against central differences: the library's against its own loss, and the reference's formulas
@@ -15,42 +16,6 @@ namespace {
 
 using lgm::status;
 using namespace support;
-
-// Moves one number at a time by +-h and compares the slope of `loss` with `expected`.
-template <class Number, class Loss>
-void check_slopes(const std::string& name, std::vector<Number>& values, const std::vector<std::size_t>& at,
-                  const std::vector<real>& expected, Loss loss, real h, real tolerance) {
-  REQUIRE(at.size() == expected.size());
-  real scale = 1, worst = 0;
-  for (const real e : expected) scale = std::max(scale, std::fabs(e));
-  for (std::size_t n = 0; n < at.size(); ++n) {
-    Number& value = values[at[n]];
-    const Number before = value;
-    const Number above = before + static_cast<Number>(h), below = before - static_cast<Number>(h);
-    value = above;
-    const real up = loss();
-    value = below;
-    const real down = loss();
-    value = before;
-    const real slope = (up - down) / (static_cast<real>(above) - static_cast<real>(below));
-    worst = std::max(worst, std::fabs(slope - expected[n]));
-  }
-  CHECK_MESSAGE(shown(worst) <= shown(tolerance * scale),
-                name << ": " << shown(worst) << " at scale " << shown(scale));
-}
-
-std::vector<std::size_t> all_of(std::size_t n) {
-  std::vector<std::size_t> at(n);
-  for (std::size_t i = 0; i < n; ++i) at[i] = i;
-  return at;
-}
-
-template <class Buffer>
-std::vector<real> values_of(const Buffer& buffer) {
-  std::vector<real> values;
-  for (std::size_t n = 0; n < buffer.size(); ++n) values.push_back(static_cast<real>(buffer[n]));
-  return values;
-}
 
 // The library's own total loss, with reduction mean or sum.
 real reduced_loss(const lgm::host_context& context, const problem<double>& p) {
@@ -172,15 +137,88 @@ TEST_CASE("the reference's formulas are the slopes of the reference's loss") {
           reference::input in = to_reference(p);
           const reference::output out = reference::evaluate(in);
           const auto loss = [&] { return reference::objective(in); };
-          // In long double the rounding part is 1e-13 at this h, the truncation part 1e-9.
-          const real h = 1e-6L, tolerance = 1e-8L;
-          check_slopes("features", in.features, all_of(in.features.size()), out.feature, loss, h, tolerance);
-          check_slopes("mean", in.mean, all_of(in.mean.size()), out.mean, loss, h, tolerance);
-          check_slopes("log_variance", in.log_variance, all_of(in.log_variance.size()), out.log_variance,
-                       loss, h, tolerance);
-          check_slopes("log_prior", in.log_prior, all_of(in.log_prior.size()), out.log_prior, loss, h,
-                       tolerance);
+          check_reference_slopes(in, out, loss);
         }
+}
+
+TEST_CASE(
+    "the reference's formulas are the slopes of its loss with weights, smoothing and soft targets too") {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (unsigned mask = 1; mask < 32; ++mask) {
+        CAPTURE(name_of(covariance));
+        CAPTURE(name_of(reduction));
+        CAPTURE(mask);
+        auto p = make_problem<double>(37, make_shape(7, 4, 3, covariance), margin_options<double>(reduction));
+        p.upstream_given = true;
+        give(p, mask,
+             {(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, mask & 8 ? 0.2 : 0.0, (mask & 16) != 0});
+        reference::input in = to_reference(p);
+        const reference::output out = reference::evaluate(in);
+        check_reference_slopes(in, out, [&] { return reference::objective(in); });
+      }
+}
+
+TEST_CASE("the reference's logits_backward gives the slopes of its objective") {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (const bool weighted : {false, true}) {
+        CAPTURE(name_of(covariance));
+        CAPTURE(name_of(reduction));
+        auto p = make_problem<double>(38, make_shape(8, 5, 4, covariance), margin_options<double>(reduction));
+        p.upstream_given = true;
+        give(p, 38, {weighted, weighted, false, 0, false});
+        give_grad_logits(p, 38);
+        const auto slopes = packed_grad_logits(p);
+        reference::input in = to_reference(p);
+        const reference::output out = reference::evaluate_logits_backward(in, slopes);
+        check_reference_slopes(in, out, [&] { return reference::logits_objective(in, slopes); });
+      }
+}
+
+// Against the sums as they stand in the definition, with nothing rearranged.
+TEST_CASE("the reference's weighted losses are the sums that define them") {
+  for (const bool soft : {false, true}) {
+    auto p = make_problem<double>(39, make_shape(30, 6, 3, lgm::covariance::diagonal),
+                                  margin_options<double>(lgm::reduction::mean));
+    give(p, 39, {true, true, false, 0.3, soft});
+    const reference::input in = to_reference(p);
+    const reference::output out = reference::evaluate(in);
+    real divisor = 0;
+    for (std::size_t i = 0; i < 30; ++i) {
+      if (p.ignored(i)) continue;
+      const real s = p.sample_weight[i];
+      real evidence = 0, classification = 0, likelihood = 0;
+      std::vector<real> q(6, 0), logit(6);
+      for (std::size_t k = 0; k < 6; ++k) {
+        q[k] =
+            soft ? static_cast<real>(p.target(i, k)) : (p.labels[i] == static_cast<std::int64_t>(k) ? 1 : 0);
+        real d = 0, h = 0;
+        for (std::size_t j = 0; j < 3; ++j) {
+          const real variance = std::exp(static_cast<real>(p.log_variance[k * 3 + j]));
+          const real t = static_cast<real>(p.feature(i, j)) - static_cast<real>(p.mean[k * 3 + j]);
+          d += t * t / variance / 2;
+          h += std::log(variance) / 2;
+        }
+        logit[k] = static_cast<real>(p.log_prior[k]) - h - (1 + in.alpha * q[k]) * d;
+        evidence += std::exp(logit[k]);
+        likelihood += s * static_cast<real>(p.class_weight[k]) * q[k] * (d + h);
+        if (!soft && q[k] == 1) divisor += s * static_cast<real>(p.class_weight[k]);
+      }
+      if (soft) divisor += s;
+      for (std::size_t k = 0; k < 6; ++k) {
+        const real c = s * static_cast<real>(p.class_weight[k]) *
+                       ((1 - in.label_smoothing) * q[k] + in.label_smoothing / 6);
+        classification += c * (std::log(evidence) - logit[k]);
+      }
+      CHECK(shown(out.classification[i]) == doctest::Approx(shown(classification)).epsilon(1e-13));
+      CHECK(shown(out.likelihood[i]) == doctest::Approx(shown(likelihood)).epsilon(1e-13));
+      CHECK(shown(out.total[i]) ==
+            doctest::Approx(shown(classification + in.lambda * likelihood)).epsilon(1e-13));
+      CHECK(shown(out.log_evidence[i]) == doctest::Approx(shown(std::log(evidence))).epsilon(1e-13));
+    }
+    CHECK(shown(out.divisor) == doctest::Approx(shown(divisor)).epsilon(1e-13));
+  }
 }
 
 TEST_CASE("the reference's losses fit together") {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/cases.hpp"
 #include "support/problem.hpp"
 #include "support/tolerance.hpp"
 
@@ -45,23 +46,26 @@ std::vector<std::size_t> permutation(generator& random, std::size_t n) {
 }  // namespace
 
 TEST_CASE("moving features and means together changes nothing") {
-  for (const auto covariance : covariances) {
-    CAPTURE(name_of(covariance));
-    const auto p = make_problem<double>(41, make_shape(40, 9, 14, covariance),
-                                        margin_options<double>(lgm::reduction::mean));
-    auto moved = p;
-    for (std::size_t j = 0; j < p.dims(); ++j) {
-      const double by = 3.7 * static_cast<double>(j) - 11;
-      for (std::size_t i = 0; i < p.samples(); ++i) moved.feature(i, j) += by;
-      for (std::size_t k = 0; k < p.classes(); ++k) moved.mean[k * p.dims() + j] += by;
+  for (const auto covariance : covariances)
+    for (const unsigned mask : {0u, 11u, 27u}) {
+      CAPTURE(name_of(covariance));
+      CAPTURE(mask);
+      auto p = make_problem<double>(41, make_shape(40, 9, 14, covariance),
+                                    margin_options<double>(lgm::reduction::mean));
+      give(p, 41, extras_of(mask));
+      auto moved = p;
+      for (std::size_t j = 0; j < p.dims(); ++j) {
+        const double by = 3.7 * static_cast<double>(j) - 11;
+        for (std::size_t i = 0; i < p.samples(); ++i) moved.feature(i, j) += by;
+        for (std::size_t k = 0; k < p.classes(); ++k) moved.mean[k * p.dims() + j] += by;
+      }
+      outputs<double> before(p), after(p);
+      REQUIRE(forward_backward(context_of(1), p, before) == status::success);
+      REQUIRE(forward_backward(context_of(1), moved, after) == status::success);
+      before.each(after, [&](const std::string& name, const auto& a, const auto& b) {
+        CHECK_MESSAGE(difference(a, b) <= close, name);
+      });
     }
-    outputs<double> before(p), after(p);
-    REQUIRE(forward_backward(context_of(1), p, before) == status::success);
-    REQUIRE(forward_backward(context_of(1), moved, after) == status::success);
-    before.each(after, [&](const std::string& name, const auto& a, const auto& b) {
-      CHECK_MESSAGE(difference(a, b) <= close, name);
-    });
-  }
 }
 
 TEST_CASE("the order of samples does not matter") {
@@ -69,12 +73,16 @@ TEST_CASE("the order of samples does not matter") {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
-      const auto p =
-          make_problem<double>(42, make_shape(50, 8, 11, covariance), margin_options<double>(reduction));
+      auto p = make_problem<double>(42, make_shape(50, 8, 11, covariance), margin_options<double>(reduction));
+      const unsigned mask = static_cast<unsigned>(random.below(32));
+      CAPTURE(mask);
+      give(p, mask, extras_of(mask));
       const auto order = permutation(random, p.samples());
       auto shuffled = p;
       for (std::size_t i = 0; i < p.samples(); ++i) {
         shuffled.labels[i] = p.labels[order[i]];
+        if (!p.sample_weight.empty()) shuffled.sample_weight[i] = p.sample_weight[order[i]];
+        for (std::size_t k = 0; k < p.classes() && p.soft; ++k) shuffled.target(i, k) = p.target(order[i], k);
         for (std::size_t j = 0; j < p.dims(); ++j) shuffled.feature(i, j) = p.feature(order[i], j);
       }
       outputs<double> a(p), b(p);
@@ -104,41 +112,46 @@ TEST_CASE("the order of samples does not matter") {
 
 TEST_CASE("the order of classes does not matter") {
   generator random(43);
-  for (const auto covariance : covariances) {
-    CAPTURE(name_of(covariance));
-    const auto p = make_problem<double>(43, make_shape(50, 12, 7, covariance),
-                                        margin_options<double>(lgm::reduction::mean));
-    const auto order = permutation(random, p.classes());  // class k of `shuffled` is class order[k] of p
-    auto shuffled = p;
-    std::vector<std::int64_t> place(p.classes());
-    const std::size_t per_class = p.classes() == 0 ? 0 : p.log_variance.size() / p.classes();
-    for (std::size_t k = 0; k < p.classes(); ++k) {
-      place[order[k]] = static_cast<std::int64_t>(k);
-      shuffled.log_prior[k] = p.log_prior[order[k]];
-      for (std::size_t j = 0; j < p.dims(); ++j)
-        shuffled.mean[k * p.dims() + j] = p.mean[order[k] * p.dims() + j];
-      for (std::size_t j = 0; j < per_class; ++j)
-        shuffled.log_variance[k * per_class + j] = p.log_variance[order[k] * per_class + j];
+  for (const auto covariance : covariances)
+    for (const unsigned mask : {0u, 1u, 11u, 17u, 27u}) {
+      CAPTURE(name_of(covariance));
+      CAPTURE(mask);
+      auto p = make_problem<double>(43, make_shape(50, 12, 7, covariance),
+                                    margin_options<double>(lgm::reduction::mean));
+      give(p, mask, extras_of(mask));
+      const auto order = permutation(random, p.classes());  // class k of `shuffled` is class order[k] of p
+      auto shuffled = p;
+      std::vector<std::int64_t> place(p.classes());
+      const std::size_t per_class = p.classes() == 0 ? 0 : p.log_variance.size() / p.classes();
+      for (std::size_t k = 0; k < p.classes(); ++k) {
+        place[order[k]] = static_cast<std::int64_t>(k);
+        shuffled.log_prior[k] = p.log_prior[order[k]];
+        if (!p.class_weight.empty()) shuffled.class_weight[k] = p.class_weight[order[k]];
+        for (std::size_t i = 0; i < p.samples() && p.soft; ++i) shuffled.target(i, k) = p.target(i, order[k]);
+        for (std::size_t j = 0; j < p.dims(); ++j)
+          shuffled.mean[k * p.dims() + j] = p.mean[order[k] * p.dims() + j];
+        for (std::size_t j = 0; j < per_class; ++j)
+          shuffled.log_variance[k * per_class + j] = p.log_variance[order[k] * per_class + j];
+      }
+      for (std::size_t i = 0; i < p.samples(); ++i)
+        if (!p.ignored(i)) shuffled.labels[i] = place[size_of(p.labels[i])];
+      outputs<double> a(p), b(p);
+      REQUIRE(forward_backward(context_of(1), p, a) == status::success);
+      REQUIRE(forward_backward(context_of(1), shuffled, b) == status::success);
+      CHECK(difference(a.total, b.total) <= close);
+      CHECK(difference(a.feature, b.feature) <= close);
+      CHECK(difference(a.row_state, b.row_state) <= close);
+      if (!p.soft) CHECK(a.correct[0] == b.correct[0]);  // soft targets may tie: to the lowest class
+      double worst = 0;
+      for (std::size_t k = 0; k < p.classes(); ++k) {
+        worst = std::max(worst, std::fabs(b.log_prior[k] - a.log_prior[order[k]]));
+        for (std::size_t j = 0; j < p.dims(); ++j)
+          worst = std::max(worst, std::fabs(b.mean.at(k, j) - a.mean.at(order[k], j)));
+        for (std::size_t j = 0; j < per_class; ++j)
+          worst = std::max(worst, std::fabs(b.log_variance.at(k, j) - a.log_variance.at(order[k], j)));
+      }
+      CHECK(worst <= close * 10);
     }
-    for (std::size_t i = 0; i < p.samples(); ++i)
-      if (!p.ignored(i)) shuffled.labels[i] = place[size_of(p.labels[i])];
-    outputs<double> a(p), b(p);
-    REQUIRE(forward_backward(context_of(1), p, a) == status::success);
-    REQUIRE(forward_backward(context_of(1), shuffled, b) == status::success);
-    CHECK(difference(a.total, b.total) <= close);
-    CHECK(difference(a.feature, b.feature) <= close);
-    CHECK(difference(a.row_state, b.row_state) <= close);
-    CHECK(a.correct[0] == b.correct[0]);
-    double worst = 0;
-    for (std::size_t k = 0; k < p.classes(); ++k) {
-      worst = std::max(worst, std::fabs(b.log_prior[k] - a.log_prior[order[k]]));
-      for (std::size_t j = 0; j < p.dims(); ++j)
-        worst = std::max(worst, std::fabs(b.mean.at(k, j) - a.mean.at(order[k], j)));
-      for (std::size_t j = 0; j < per_class; ++j)
-        worst = std::max(worst, std::fabs(b.log_variance.at(k, j) - a.log_variance.at(order[k], j)));
-    }
-    CHECK(worst <= close * 10);
-  }
 }
 
 TEST_CASE("a batch is the sum of its parts") {
@@ -375,6 +388,68 @@ TEST_CASE_TEMPLATE("the same bits at every alignment", T, float, double) {
           check_at(offsets);
         }
       }
+}
+
+TEST_CASE_TEMPLATE("the same bits at every alignment of weights, targets and slopes of the logits", T, float,
+                   double) {
+  const auto moved = [](const std::vector<T>& values, std::size_t offset) {
+    guarded<T> copy(static_cast<std::int64_t>(values.size()), 1, 0, offset);
+    std::copy(values.begin(), values.end(), copy.data());
+    return copy;
+  };
+  for (const auto covariance : covariances)
+    for (const int threads : {1, 2}) {
+      CAPTURE(name_of(covariance));
+      CAPTURE(threads);
+      const auto context = context_of(threads, 1 << 15);
+      auto p =
+          make_problem<T>(55, make_shape(43, 37, 6, covariance), margin_options<T>(lgm::reduction::none));
+      give(p, 55, {true, true, false, 0.1, true});
+      give_grad_logits(p, 55);
+      const auto call = [&](const std::size_t(&offsets)[6], outputs<T>& soft, outputs<T>& labelled,
+                            outputs<T>& slopes) {
+        const auto class_weight = moved(p.class_weight, offsets[0]),
+                   sample_weight = moved(p.sample_weight, offsets[1]), targets = moved(p.targets, offsets[2]),
+                   grad_logits = moved(p.grad_logits, offsets[3]);
+        lgm::loss_options<T> o = p.options;
+        o.class_weight = class_weight.data();
+        o.sample_weight = sample_weight.data();
+        const lgm::soft_targets<T> target{targets.data()};
+        const T* features = p.features.data();
+        const lgm::shape& s = p.shape;
+        const auto run_at = [&](auto f) { REQUIRE(run<T>(context, s, f, offsets[5]) == status::success); };
+        run_at([&](lgm::workspace w) {
+          return lgm::forward(context, s, p.mixture(), o, features, target, soft.result(), w);
+        });
+        run_at([&](lgm::workspace w) {
+          return lgm::backward(context, s, p.mixture(), o, features, target, soft.row_state.data(), nullptr,
+                               soft.gradients(), w);
+        });
+        run_at([&](lgm::workspace w) {
+          return lgm::forward_backward(context, s, p.mixture(), o, features, p.labels.data(), nullptr,
+                                       labelled.result(), labelled.gradients(), w);
+        });
+        run_at([&](lgm::workspace w) {
+          return lgm::logits_backward(context, s, p.mixture(), o, features, p.labels.data(),
+                                      grad_logits.data(), nullptr, slopes.gradients(), w);
+        });
+      };
+      const std::size_t none[6] = {};
+      outputs<T> soft(p), labelled(p), slopes(p);
+      call(none, soft, labelled, slopes);
+      for (std::size_t which = 0; which < 6; ++which)
+        for (std::size_t offset = 1; offset < 16; ++offset) {
+          CAPTURE(which);
+          CAPTURE(offset);
+          std::size_t offsets[6] = {};
+          offsets[which] = offset;
+          outputs<T> a(p, offsets[4]), b(p, offsets[4]), c(p, offsets[4]);
+          call(offsets, a, b, c);
+          a.check_same_bits(soft);
+          b.check_same_bits(labelled);
+          c.check_same_bits(slopes);
+        }
+    }
 }
 
 // Both routes compute the same formulas; row_state rounds R = rest - l_z to the steps of its two parts, which

@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "support/problem.hpp"
+#include "support/sharded.hpp"
 #include "support/tolerance.hpp"
 
 // Random shapes, strides, covariances, options and values, each case from its own seed and each output
@@ -64,6 +65,13 @@ void check_case(std::uint64_t seed) {
   p.log_variance_given = random.chance(0.85);
   p.log_prior_given = random.chance(0.7);
   p.upstream_given = random.chance(0.5);
+  // Soft targets need a class; the labels then are not looked at.
+  const bool soft = shape.classes > 0 && random.chance(0.3);
+  if (soft && random.chance(0.5)) p.target_stride = shape.classes + random.below(9);
+  give(p, seed,
+       {random.chance(0.3), random.chance(0.3), random.chance(0.2),
+        random.chance(0.3) ? random.uniform() : 0.0, soft});
+  give_grad_logits(p, seed);
 
   lgm::host_context context;
   context.threads = static_cast<int>(1 + random.below(3));
@@ -85,39 +93,51 @@ void check_case(std::uint64_t seed) {
     REQUIRE(run<T>(
                 context, shape,
                 [&](lgm::workspace w) {
-                  return lgm::forward(context, shape, p.mixture(), options, p.features.data(), labels.data(),
-                                      apart.result(), w);
+                  return lgm::forward(context, shape, p.mixture(), p.call_options(), p.features.data(),
+                                      labels.data(), apart.result(), w);
                 },
                 offset) == status::success);
     REQUIRE(run<T>(
                 context, shape,
                 [&](lgm::workspace w) {
-                  return lgm::backward(context, shape, p.mixture(), options, p.features.data(), labels.data(),
-                                       apart.row_state.data(), p.upstream_data(), apart.gradients(), w);
+                  return lgm::backward(context, shape, p.mixture(), p.call_options(), p.features.data(),
+                                       labels.data(), apart.row_state.data(), p.upstream_data(),
+                                       apart.gradients(), w);
                 },
                 offset) == status::success);
     apart.check_intact();
     expected.check_all(apart);
-    for (const bool margin : {false, true}) {
-      guarded<T> logits(shape.samples, shape.classes, shape.logits_stride, offset);
-      REQUIRE(run<T>(
-                  context, shape,
-                  [&](lgm::workspace w) {
-                    return margin ? lgm::logits(context, shape, p.mixture(), options, p.features.data(),
-                                                labels.data(), logits.data(), w)
-                                  : lgm::logits(context, shape, p.mixture(), p.features.data(), logits.data(),
-                                                w);
-                  },
-                  offset) == status::success);
-      CHECK(logits.intact());
-      check_logits(p, logits, margin);
-    }
   };
   const bool small = options.ignore_label >= 0 && shape.classes + 3 <= 255;
-  if (small && random.chance(0.5))
+  if (soft) {
+    REQUIRE(forward(context, p, apart.result(), offset) == status::success);
+    REQUIRE(backward(context, p, apart.row_state.data(), apart.gradients(), offset) == status::success);
+    apart.check_intact();
+    expected.check_all(apart);
+  } else if (small && random.chance(0.5)) {
     separately(p.template labels_as<std::uint8_t>());
-  else
+  } else {
     separately(p.template labels_as<std::int32_t>());
+  }
+
+  cuts at{0};
+  while (at.size() < 4 && random.chance(0.6))
+    at.push_back(at.back() + size_of(random.below(shape.classes - static_cast<std::int64_t>(at.back()) + 1)));
+  at.push_back(p.classes());
+  check_assembled(expected, run_sharded(context, p, at, random.pick(mergings), expected.out.counted));
+
+  // What follows knows labels alone.
+  p.soft = false;
+  for (const bool margin : {false, true}) {
+    guarded<T> out(shape.samples, shape.classes, shape.logits_stride, offset);
+    REQUIRE(logits(context, p, out.data(), margin, offset) == status::success);
+    CHECK(out.intact());
+    check_logits(p, out, margin);
+    outputs<T> slopes(p, offset);
+    REQUIRE(logits_backward(context, p, slopes.gradients(), margin, offset) == status::success);
+    slopes.check_intact();
+    check_logits_backward(p, slopes, margin);
+  }
 
   score_outputs<T> scores(shape, offset);
   REQUIRE(score(context, p, scores.result(), offset) == status::success);

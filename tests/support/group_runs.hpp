@@ -25,7 +25,7 @@
 //   struct centre_row_run {
 //     static constexpr int variants = 1;                       // what in.variant goes through
 //     template <class Group, class T>                          // called once per lane
-//     static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>& answers);
+//     static void run(const Group&, const inputs<T>& in, const arrays<T>& out, std::vector<T>& answers);
 //     template <class T>                                       // in long double, from the formula
 //     static void expect(const inputs<T>& in, expectation_of<T>& e);
 //   };

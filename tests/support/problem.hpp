@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <iterator>
 #include <lgm/lgm.hpp>
 #include <limits>
@@ -16,148 +17,14 @@
 #include <vector>
 
 #include "support/instantiated.hpp"
+#include "support/memory.hpp"
 #include "support/reference.hpp"
 
-// Seeded problems and memory that notices what is done to it.
+// Seeded problems, their outputs, and the calls of the library on them.
 
 namespace support {
 
 using reference::real;
-
-inline std::size_t size_of(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-// A small generator of our own: the standard distributions give other numbers on other standard libraries.
-class generator {
- public:
-  explicit generator(std::uint64_t seed) : state_(seed) {}
-
-  std::uint64_t bits() {
-    state_ += 0x9E3779B97F4A7C15u;
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-  }
-  double uniform() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
-  double uniform(double low, double high) { return low + (high - low) * uniform(); }
-  // Near enough to a normal with unit variance, and bounded by 6: the sum of twelve uniforms.
-  double normal() {
-    double sum = -6;
-    for (int n = 0; n < 12; ++n) sum += uniform();
-    return sum;
-  }
-  std::int64_t below(std::int64_t n) {
-    return static_cast<std::int64_t>(bits() % static_cast<std::uint64_t>(n));
-  }
-  bool chance(double p) { return uniform() < p; }
-  template <class V>
-  auto pick(const V& values) {
-    return *(std::begin(values) + static_cast<std::ptrdiff_t>(bits() % std::size(values)));
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-// What outputs hold before a call. A NaN that arithmetic never makes for reals, so that reading an output
-// before writing it shows as well.
-constexpr int poison_byte(bool floating) { return floating ? 0xFF : 0xA5; }
-
-// Rows of a stride, with a guard of poison on both sides and poison in the padding. `offset` moves the first
-// element that many elements off a 64-byte boundary.
-template <class T>
-class guarded {
- public:
-  explicit guarded(std::int64_t rows, std::int64_t columns = 1, std::int64_t stride = 0,
-                   std::size_t offset = 0)
-      : rows_(size_of(rows)), columns_(size_of(columns)), stride_(size_of(stride == 0 ? columns : stride)) {
-    length_ = rows_ == 0 ? 0 : (rows_ - 1) * stride_ + columns_;
-    bytes_.resize(64 + (2 * guard + offset + length_) * sizeof(T));
-    const std::size_t past = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    start_ = (past == 0 ? 0 : 64 - past) + (guard + offset) * sizeof(T);
-    clear();
-  }
-  // Addresses into the storage would not survive a copy with another alignment.
-  guarded(guarded&&) = default;
-  guarded(const guarded&) = delete;
-
-  void clear() { std::memset(bytes_.data(), poison_byte(std::is_floating_point<T>::value), bytes_.size()); }
-  T* data() { return reinterpret_cast<T*>(bytes_.data() + start_); }
-  const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + start_); }
-  std::size_t rows() const { return rows_; }
-  std::size_t columns() const { return columns_; }
-  std::size_t size() const { return rows_ * columns_; }
-  const T& at(std::size_t row, std::size_t column = 0) const { return data()[row * stride_ + column]; }
-  const T& operator[](std::size_t n) const { return at(n / columns_, n % columns_); }
-
-  // Guards and padding still hold poison.
-  bool intact() const {
-    return poisoned(0, start_) && poisoned(start_ + length_ * sizeof(T), bytes_.size()) && padding_intact();
-  }
-  // Nothing was written at all.
-  bool untouched() const { return poisoned(0, bytes_.size()); }
-  // Every element was written: none is wholly poison.
-  bool written() const {
-    for (std::size_t n = 0; n < size(); ++n)
-      if (element_poisoned(n)) return false;
-    return true;
-  }
-  // The same values bit for bit.
-  bool same_bits(const guarded& other) const {
-    if (rows_ != other.rows_ || columns_ != other.columns_) return false;
-    for (std::size_t n = 0; n < size(); ++n)
-      if (std::memcmp(&(*this)[n], &other[n], sizeof(T)) != 0) return false;
-    return true;
-  }
-  bool all_zero() const {
-    for (std::size_t n = 0; n < size(); ++n)
-      if (!((*this)[n] == T(0))) return false;
-    return true;
-  }
-  std::vector<T> packed() const {
-    std::vector<T> values(size());
-    for (std::size_t n = 0; n < size(); ++n) values[n] = (*this)[n];
-    return values;
-  }
-
- private:
-  static constexpr std::size_t guard = 64;
-
-  bool poisoned(std::size_t begin, std::size_t end) const {
-    const auto expected = static_cast<unsigned char>(poison_byte(std::is_floating_point<T>::value));
-    for (std::size_t n = begin; n < end; ++n)
-      if (bytes_[n] != expected) return false;
-    return true;
-  }
-  bool element_poisoned(std::size_t n) const {
-    const std::size_t begin = start_ + (n / columns_ * stride_ + n % columns_) * sizeof(T);
-    return poisoned(begin, begin + sizeof(T));
-  }
-  bool padding_intact() const {
-    for (std::size_t row = 0; row + 1 < rows_; ++row) {
-      const std::size_t begin = start_ + (row * stride_ + columns_) * sizeof(T);
-      if (!poisoned(begin, begin + (stride_ - columns_) * sizeof(T))) return false;
-    }
-    return true;
-  }
-
-  std::size_t rows_, columns_, stride_, length_ = 0, start_ = 0;
-  std::vector<unsigned char> bytes_;
-};
-
-// A workspace of exactly so many bytes between guards, full of NaN.
-class scratch {
- public:
-  explicit scratch(std::size_t bytes, std::size_t offset = 0)
-      : memory_(static_cast<std::int64_t>(bytes), 1, 0, offset) {
-    if (bytes > 0) std::memset(memory_.data(), 0xFF, bytes);
-  }
-  lgm::workspace get() { return {memory_.data(), memory_.rows()}; }
-  bool intact() const { return memory_.intact(); }
-
- private:
-  guarded<unsigned char> memory_;
-};
 
 // Calls `call` with a workspace of exactly the size the library asks for.
 template <class T, class Call>
@@ -178,6 +45,11 @@ struct problem {
   std::vector<T> mean, log_variance, log_prior, upstream;
   std::vector<std::int64_t> labels;
   bool log_variance_given = true, log_prior_given = true, upstream_given = false;
+  std::vector<T> class_weight, sample_weight, normalizer;  // of the options; empty: null
+  bool soft = false;                                       // `targets` take the place of the labels
+  std::vector<T> targets;                                  // with target_stride; padding is NaN
+  std::int64_t target_stride = 0;
+  std::vector<T> grad_logits;  // with logits_stride; padding is NaN
 
   std::size_t samples() const { return size_of(shape.samples); }
   std::size_t classes() const { return size_of(shape.classes); }
@@ -200,7 +72,27 @@ struct problem {
             log_prior_given ? log_prior.data() : nullptr};
   }
   const T* upstream_data() const { return upstream_given ? upstream.data() : nullptr; }
-  bool ignored(std::size_t i) const { return labels[i] == options.ignore_label; }
+  bool ignored(std::size_t i) const { return !soft && labels[i] == options.ignore_label; }
+  // The options with the arrays above, as the library takes them.
+  lgm::loss_options<T> call_options() const {
+    lgm::loss_options<T> o = options;
+    if (!class_weight.empty()) o.class_weight = class_weight.data();
+    if (!sample_weight.empty()) o.sample_weight = sample_weight.data();
+    if (!normalizer.empty()) o.normalizer = normalizer.data();
+    return o;
+  }
+  lgm::soft_targets<T> soft_targets() const { return {targets.data(), target_stride}; }
+  std::size_t logits_stride() const {
+    return size_of(shape.logits_stride == 0 ? shape.classes : shape.logits_stride);
+  }
+  T& target(std::size_t i, std::size_t k) { return targets[i * row_of_targets() + k]; }
+  const T& target(std::size_t i, std::size_t k) const { return targets[i * row_of_targets() + k]; }
+  T& grad_logit(std::size_t i, std::size_t k) { return grad_logits[i * logits_stride() + k]; }
+  const T& grad_logit(std::size_t i, std::size_t k) const { return grad_logits[i * logits_stride() + k]; }
+  std::size_t row_of_targets() const { return target_stride == 0 ? classes() : size_of(target_stride); }
+  std::int64_t total_classes() const {
+    return shape.total_classes == 0 ? shape.classes : shape.total_classes;
+  }
   template <class L>
   std::vector<L> labels_as() const {
     return std::vector<L>(labels.begin(), labels.end());
@@ -262,7 +154,107 @@ problem<T> make_problem(std::uint64_t seed, const lgm::shape& shape, const lgm::
   return p;
 }
 
-// The same problem as the reference takes it.
+// Rows of `columns` numbers at a stride (0: packed), NaN in the padding; the last row has none.
+template <class T, class Value>
+std::vector<T> strided_rows(std::size_t rows, std::size_t columns, std::size_t stride, Value value) {
+  std::vector<T> data(rows == 0 ? 0 : (rows - 1) * stride + columns, std::numeric_limits<T>::quiet_NaN());
+  for (std::size_t i = 0; i < rows; ++i)
+    for (std::size_t k = 0; k < columns; ++k) data[i * stride + k] = value(i, k);
+  return data;
+}
+
+// What a loss may be given beyond labels.
+struct extras {
+  bool class_weight = false, sample_weight = false, normalizer = false;
+  double smoothing = 0;
+  bool soft = false;
+};
+
+// Gives a problem random extras, from a seed of their own. Soft targets are one-hot, mixed of two classes, dense, dense
+// with another sum than 1, or zero throughout, as chance has it.
+template <class T>
+void give(problem<T>& p, std::uint64_t seed, const extras& what) {
+  generator random(seed + 0x5EEDu);
+  const auto weight = [&] { return static_cast<T>(random.uniform(0.25, 3)); };
+  if (what.class_weight)
+    for (std::int64_t k = 0; k < p.total_classes(); ++k) p.class_weight.push_back(weight());
+  if (what.sample_weight)
+    for (std::size_t i = 0; i < p.samples(); ++i) p.sample_weight.push_back(weight());
+  if (what.normalizer) p.normalizer.push_back(static_cast<T>(random.uniform(1, 50)));
+  p.options.label_smoothing = static_cast<T>(what.smoothing);
+  p.soft = what.soft;
+  if (!what.soft) return;
+  std::vector<double> row(p.classes());
+  std::size_t drawn = p.samples();
+  p.targets =
+      strided_rows<T>(p.samples(), p.classes(), p.row_of_targets(), [&](std::size_t i, std::size_t k) {
+        if (i != drawn) {
+          drawn = i;
+          const auto one = [&] { return size_of(random.below(p.shape.classes)); };
+          std::fill(row.begin(), row.end(), 0.0);
+          const std::int64_t kind = random.below(5);
+          if (kind == 0) row[one()] = 1;
+          if (kind == 1) {
+            const double share = random.uniform();
+            row[one()] += share;
+            row[one()] += 1 - share;
+          }
+          if (kind == 2 || kind == 3) {
+            double sum = 0;
+            for (double& q : row) sum += q = std::exp(2 * random.normal());
+            for (double& q : row) q *= (kind == 2 ? 1.0 : 1.7) / sum;
+          }
+        }
+        return static_cast<T>(row[k]);
+      });
+}
+
+// Random slopes of the logits: dense rows, rows with zeros in between, and rows that are zero throughout.
+template <class T>
+void give_grad_logits(problem<T>& p, std::uint64_t seed) {
+  generator random(seed + 0x60Du);
+  std::size_t drawn = p.samples();
+  double share = 0;
+  p.grad_logits =
+      strided_rows<T>(p.samples(), p.classes(), p.logits_stride(), [&](std::size_t i, std::size_t) {
+        if (i != drawn) {
+          drawn = i;
+          share = random.pick(std::initializer_list<double>{1, 1, 0.5, 0});
+        }
+        return static_cast<T>(random.chance(share) ? random.normal() : 0.0);
+      });
+}
+
+// The classes [begin, begin + n) of a whole problem.
+template <class T>
+problem<T> shard_of(const problem<T>& p, std::size_t begin, std::size_t n) {
+  problem<T> part = p;
+  part.shape.total_classes = p.shape.classes;
+  part.shape.class_begin = static_cast<std::int64_t>(begin);
+  part.shape.classes = static_cast<std::int64_t>(n);
+  if (p.shape.logits_stride != 0)
+    part.shape.logits_stride = p.shape.logits_stride - p.shape.classes + part.shape.classes;
+  const auto classes_of = [&](const std::vector<T>& values) {
+    const std::size_t each = p.classes() == 0 ? 0 : values.size() / p.classes();
+    return std::vector<T>(values.begin() + static_cast<std::ptrdiff_t>(begin * each),
+                          values.begin() + static_cast<std::ptrdiff_t>((begin + n) * each));
+  };
+  part.mean = classes_of(p.mean);
+  part.log_variance = classes_of(p.log_variance);
+  part.log_prior = classes_of(p.log_prior);
+  if (p.soft) {
+    part.target_stride = part.shape.classes + 2;
+    part.targets = strided_rows<T>(p.samples(), n, n + 2,
+                                   [&](std::size_t i, std::size_t k) { return p.target(i, begin + k); });
+  }
+  if (!p.grad_logits.empty())
+    part.grad_logits =
+        strided_rows<T>(p.samples(), n, part.logits_stride(),
+                        [&](std::size_t i, std::size_t k) { return p.grad_logit(i, begin + k); });
+  return part;
+}
+
+// The same problem as the reference takes it. Of a shard: its classes alone, other targets as if ignored.
 template <class T>
 reference::input to_reference(const problem<T>& p) {
   reference::input in;
@@ -277,9 +269,25 @@ reference::input to_reference(const problem<T>& p) {
                                                          : reference::averaging::none;
   in.alpha = p.options.alpha_at ? *p.options.alpha_at : p.options.alpha;
   in.lambda = p.options.lambda;
+  in.label_smoothing = p.options.label_smoothing;
+  in.normalized = !p.normalizer.empty();
+  if (in.normalized) in.normalizer = p.normalizer[0];
+  in.class_weight.assign(in.classes, 1);
+  for (std::size_t k = 0; k < in.classes && !p.class_weight.empty(); ++k)
+    in.class_weight[k] = p.class_weight[size_of(p.shape.class_begin) + k];
+  in.sample_weight.assign(in.samples, 1);
+  if (!p.sample_weight.empty()) in.sample_weight.assign(p.sample_weight.begin(), p.sample_weight.end());
+  in.soft = p.soft;
   for (std::size_t i = 0; i < in.samples; ++i) {
     for (std::size_t j = 0; j < in.dims; ++j) in.features.push_back(p.feature(i, j));
-    in.label.push_back(p.ignored(i) ? -1 : p.labels[i]);
+    if (p.soft) {
+      for (std::size_t k = 0; k < in.classes; ++k) in.target.push_back(p.target(i, k));
+      const auto row = in.target.end() - static_cast<std::ptrdiff_t>(in.classes);
+      in.label.push_back(in.classes == 0 ? -1 : std::max_element(row, in.target.end()) - row);
+    } else {
+      const std::int64_t label = p.labels[i] - p.shape.class_begin;
+      in.label.push_back(p.ignored(i) || label < 0 || label >= p.shape.classes ? -1 : label);
+    }
     const bool each = p.options.reduction == lgm::reduction::none;
     in.upstream.push_back(p.upstream_given ? static_cast<real>(p.upstream[each ? i : 0])
                                            : static_cast<real>(1));
@@ -287,9 +295,18 @@ reference::input to_reference(const problem<T>& p) {
   in.mean.assign(p.mean.begin(), p.mean.end());
   in.log_variance.assign(p.log_variance_size(), 0);
   if (p.log_variance_given) in.log_variance.assign(p.log_variance.begin(), p.log_variance.end());
-  in.log_prior.assign(in.classes, -std::log(static_cast<real>(in.classes)));
+  in.log_prior.assign(in.classes, -std::log(static_cast<real>(p.total_classes())));
   if (p.log_prior_given) in.log_prior.assign(p.log_prior.begin(), p.log_prior.end());
   return in;
+}
+
+// The slopes of the logits as the reference takes them, [samples, classes].
+template <class T>
+std::vector<real> packed_grad_logits(const problem<T>& p) {
+  std::vector<real> values;
+  for (std::size_t i = 0; i < p.samples(); ++i)
+    for (std::size_t k = 0; k < p.classes(); ++k) values.push_back(p.grad_logit(i, k));
+  return values;
 }
 
 // What can be asked of a set of guarded outputs; Outputs has each(other, f), which calls f(name, buffer, other's buffer).
@@ -422,6 +439,12 @@ struct score_outputs : guarded_outputs<score_outputs<T>> {
   }
 };
 
+// call(targets) with what the problem has: labels or soft targets.
+template <class T, class Call>
+lgm::status with_targets(const problem<T>& p, Call call) {
+  return p.soft ? call(p.soft_targets()) : call(p.labels.data());
+}
+
 // The calls with a problem's own inputs, in a workspace of exactly the size that is needed.
 template <class T>
 lgm::status forward(const lgm::host_context& context, const problem<T>& p, const lgm::loss_result<T>& result,
@@ -429,8 +452,10 @@ lgm::status forward(const lgm::host_context& context, const problem<T>& p, const
   return run<T>(
       context, p.shape,
       [&](lgm::workspace w) {
-        return lgm::forward(context, p.shape, p.mixture(), p.options, p.features.data(), p.labels.data(),
-                            result, w);
+        return with_targets(p, [&](const auto& targets) {
+          return lgm::forward(context, p.shape, p.mixture(), p.call_options(), p.features.data(), targets,
+                              result, w);
+        });
       },
       offset);
 }
@@ -441,8 +466,10 @@ lgm::status backward(const lgm::host_context& context, const problem<T>& p, cons
   return run<T>(
       context, p.shape,
       [&](lgm::workspace w) {
-        return lgm::backward(context, p.shape, p.mixture(), p.options, p.features.data(), p.labels.data(),
-                             row_state, p.upstream_data(), gradients, w);
+        return with_targets(p, [&](const auto& targets) {
+          return lgm::backward(context, p.shape, p.mixture(), p.call_options(), p.features.data(), targets,
+                               row_state, p.upstream_data(), gradients, w);
+        });
       },
       offset);
 }
@@ -454,8 +481,52 @@ lgm::status forward_backward(const lgm::host_context& context, const problem<T>&
   return run<T>(
       context, p.shape,
       [&](lgm::workspace w) {
-        return lgm::forward_backward(context, p.shape, p.mixture(), p.options, p.features.data(),
-                                     p.labels.data(), p.upstream_data(), result, gradients, w);
+        return with_targets(p, [&](const auto& targets) {
+          return lgm::forward_backward(context, p.shape, p.mixture(), p.call_options(), p.features.data(),
+                                       targets, p.upstream_data(), result, gradients, w);
+        });
+      },
+      offset);
+}
+
+// After the shards' row states were merged into row_state.
+template <class T>
+lgm::status finish_forward(const lgm::host_context& context, const problem<T>& p, const T* row_state,
+                           const lgm::loss_result<T>& result, std::size_t offset = 0) {
+  return run<T>(
+      context, p.shape,
+      [&](lgm::workspace w) {
+        return with_targets(p, [&](const auto& targets) {
+          return lgm::finish_forward(context, p.shape, p.mixture(), p.call_options(), p.features.data(),
+                                     targets, row_state, result, w);
+        });
+      },
+      offset);
+}
+
+// With the problem's labels, or without (no margin, no likelihood).
+template <class T>
+lgm::status logits_backward(const lgm::host_context& context, const problem<T>& p,
+                            const lgm::gradients<T, T>& gradients, bool labelled = true,
+                            std::size_t offset = 0) {
+  return run<T>(
+      context, p.shape,
+      [&](lgm::workspace w) {
+        return lgm::logits_backward(context, p.shape, p.mixture(), p.call_options(), p.features.data(),
+                                    labelled ? p.labels.data() : nullptr, p.grad_logits.data(),
+                                    p.upstream_data(), gradients, w);
+      },
+      offset);
+}
+
+template <class T>
+lgm::status logits(const lgm::host_context& context, const problem<T>& p, T* out, bool labelled = true,
+                   std::size_t offset = 0) {
+  return run<T>(
+      context, p.shape,
+      [&](lgm::workspace w) {
+        return lgm::logits(context, p.shape, p.mixture(), p.call_options(), p.features.data(),
+                           labelled ? p.labels.data() : nullptr, out, w);
       },
       offset);
 }

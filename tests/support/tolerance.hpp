@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -22,12 +23,19 @@
 // - direct: sum of t^2, t = (x - mu) s, each t off by a few eps of s (|x - c| + |mu - c|), c the centre;
 // - product: |x|^2 - 2 x mu + |mu|^2, all centred, off by 8 eps (|x - c|^2 + |mu - c|^2) / Lambda.
 //
-// Targets must be direct. Others may be products, except near the row's maximum (within 20), where a product
-// may stand only if eps (|x - c| |mu - c| + |mu - c|^2) / Lambda is at most 1e-4. Entries count as near within 18 of
-// the maximum here, so that rounding does not decide which side they fall on.
+// The target of a label must be direct. Others may be products, except near the row's maximum (within 20), where a product
+// may stand only if eps (|x - c| |mu - c| + |mu - c|^2) / Lambda is at most 1e-4, and where a soft target is not zero,
+// only if that is at most 1e-4 (1 + d). Entries count as near within 18 of the maximum here, so that rounding does not
+// decide which side they fall on.
 //
-// The rest is what E does to each formula, as exp and log spread it, plus growth of each sum's own terms. No
-// bound here was found by trying.
+// The rest is what E does to each formula, as exp and log spread it, plus growth of each sum's own terms:
+// - A label without smoothing has the loss c log(1 + e^R) and the slope c sigmoid(R): their errors are those of R, as
+//   large as the loss is, however close p_z is to 1.
+// - Else a loss is sum_k c_k (E - l_k), each difference off by the errors of both and the steps of their own sizes; g =
+//   S p_k - c_k by S times what E and l_k do to p_k, and the steps of its two terms. S is a sum of positive numbers, and
+//   with soft targets comes out of its logarithm log(S / s): off by steps of that number's size.
+// - A divisor that is a sum of weights is off by growth of its terms, and with it all that it divides.
+// No bound here was found by trying.
 
 namespace support {
 
@@ -63,13 +71,20 @@ struct loss_bounds {
   std::int64_t correct_low = 0, correct_high = 0;
 };
 
-// E of every logit without margin [samples, classes], of every target with margin [samples], and of every
-// logit if it were direct.
+// E of every logit, without margin and with it [samples, classes], and of every label's target [samples].
 struct logit_bounds {
-  std::vector<real> logit, target;
+  std::vector<real> logit, with_margin, target;
   std::vector<real> feature_size, mean_size;  // |x - c| [samples, dims] and |mu - c| [classes, dims]
   std::vector<real> determinant;              // [classes]: of h_k
 };
+
+// The sizes of the terms that make up w, which may cancel.
+inline real weight_size(const reference::input& in, const reference::output& out, std::size_t i,
+                        std::size_t k) {
+  const std::size_t n = i * in.classes + k;
+  return std::fabs(out.posterior_slope[n]) * (1 + in.alpha * reference::target_at(in, i, k)) +
+         std::fabs(out.own[n]);
+}
 
 template <class T>
 logit_bounds bound_logits(const reference::input& in, const reference::output& out) {
@@ -93,6 +108,7 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
     e.determinant.push_back(growth<T>(dims) * sum);
   }
   e.logit.assign(in.samples * n_classes, 0);
+  e.with_margin.assign(in.samples * n_classes, 0);
   e.target.assign(in.samples, 0);
   for (std::size_t i = 0; i < in.samples; ++i) {
     real largest = -std::numeric_limits<real>::infinity();
@@ -111,23 +127,34 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
       if (l >= largest - 18) product = std::min(product, product_factor * static_cast<real>(1e-4));
       const real other = e.determinant[k] + 4 * eps * (std::fabs(in.log_prior[k]) + std::fabs(l));
       e.logit[i * n_classes + k] = direct + product + other;
-      if (in.label[i] == static_cast<std::int64_t>(k))
-        e.target[i] = (1 + in.alpha) * direct + other + 4 * eps * std::fabs(out.target_logit[i]);
+      const real q = reference::target_at(in, i, k), margin_logit = out.logit_with_margin[i * n_classes + k];
+      e.with_margin[i * n_classes + k] = e.logit[i * n_classes + k];
+      if (q == 0) continue;
+      const real trusted = product_factor * static_cast<real>(1e-4) * (1 + d);
+      const real product_of_target = in.soft ? std::min(product, trusted) : 0;
+      e.with_margin[i * n_classes + k] =
+          (1 + in.alpha * q) * (direct + product_of_target) + other + 4 * eps * std::fabs(margin_logit);
+      if (!in.soft) e.target[i] = e.with_margin[i * n_classes + k];
     }
   }
   return e;
 }
 
+// The divisor's relative error: of a sum of weights.
 template <class T>
-loss_bounds bound_losses(const reference::input& in, const reference::output& out) {
-  const real eps = epsilon<T>();
-  const real tiny = negligible_share<T>();
+real divisor_error(const reference::input& in) {
+  const auto one = [](real w) { return w == 1; };
+  const bool plain = std::all_of(in.sample_weight.begin(), in.sample_weight.end(), one) &&
+                     (in.soft || std::all_of(in.class_weight.begin(), in.class_weight.end(), one));
+  return in.over != reference::averaging::mean || in.normalized || plain ? 0 : growth<T>(in.samples);
+}
+
+// The bounds of all gradients, from those of the slopes g and weights w of each sample and class, [samples, classes];
+// all with the sample's factor.
+template <class T>
+void bound_gradients(const reference::input& in, const reference::output& out, const logit_bounds& e,
+                     const std::vector<real>& g_error, const std::vector<real>& w_error, loss_bounds& b) {
   const std::size_t n_classes = in.classes, dims = in.dims;
-  const logit_bounds e = bound_logits<T>(in, out);
-  loss_bounds b;
-  std::vector<real> classification(in.samples, 0), likelihood(in.samples, 0), total(in.samples, 0);
-  b.row_state.assign(in.samples * 2, 0);
-  b.log_evidence.assign(in.samples, 0);
   b.feature.assign(in.samples * dims, 0);
   b.mean.assign(n_classes * dims, 0);
   b.log_variance.assign(in.log_variance.size(), 0);
@@ -135,67 +162,25 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
   std::vector<real> feature_terms(b.feature), mean_terms(b.mean), variance_terms(b.log_variance),
       prior_terms(b.log_prior);
   for (std::size_t i = 0; i < in.samples; ++i) {
-    if (in.label[i] < 0) continue;
-    const std::size_t z = static_cast<std::size_t>(in.label[i]);
-    const real* logit = out.logit.data() + i * n_classes;
-    const real* error = e.logit.data() + i * n_classes;
-    // eq:rest: each term of the sum is off by a factor exp(+-E), its logarithm by at most log sum q exp(E).
-    real rest = 0, evidence = spread(out.target_logit[i] - out.log_evidence[i], e.target[i]);
-    real largest = -std::numeric_limits<real>::infinity();
-    for (std::size_t k = 0; k < n_classes; ++k) {
-      largest = std::max(largest, logit[k]);
-      if (k == z) continue;
-      rest += spread(logit[k] - out.rest[i], error[k]);
-      evidence += spread(logit[k] - out.log_evidence[i], error[k]);
-    }
-    rest = std::log1p(rest);
-    evidence = std::log1p(evidence);
-    const bool alone = n_classes == 1;
-    const real rest_size = alone ? 0 : std::fabs(out.rest[i]);
-    const real rest_rounding = alone ? 0 : growth<T>(n_classes) + 4 * eps * rest_size;
-    b.row_state[2 * i] = e.target[i];
-    b.row_state[2 * i + 1] = rest + rest_rounding;
-    b.log_evidence[i] = evidence + growth<T>(n_classes) + 4 * eps * std::fabs(out.log_evidence[i]);
-    const real relative = alone ? 0 : rest + rest_rounding + e.target[i];
-    // log sigmoid(R): what L_cls changes by where R does.
-    const real log_slope_z = out.rest[i] - out.log_evidence[i];
-    classification[i] = spread(log_slope_z, relative) + 4 * eps * out.classification[i] + (alone ? 0 : tiny);
-    likelihood[i] = e.target[i] + 4 * eps * std::fabs(out.likelihood[i]);
-    total[i] = classification[i] + in.lambda * likelihood[i] +
-               4 * eps * (out.classification[i] + in.lambda * std::fabs(out.likelihood[i]));
-    // arg max: certain when no other class can reach it.
-    bool certain = true, possible = true;
-    for (std::size_t k = 0; k < n_classes; ++k) {
-      if (k == z) continue;
-      const real gap = logit[z] - logit[k], slack = error[z] + error[k];
-      if (!(gap > slack)) certain = false;
-      if (gap < -slack) possible = false;
-    }
-    b.correct_low += certain;
-    b.correct_high += possible;
-
     const real f = std::fabs(out.factor[i]);
     for (std::size_t k = 0; k < n_classes; ++k) {
-      const real g = std::fabs(out.posterior_slope[i * n_classes + k]);
-      const real w = std::fabs(out.weight[i * n_classes + k]);
-      const real log_share = k == z ? log_slope_z : logit[k] - out.log_evidence[i];
-      const real exponent = k == z ? relative : error[k] + e.target[i] + classification[i];
-      const real g_error = f * (spread(log_share, exponent) + 4 * eps * g + (alone ? 0 : tiny));
-      const real w_error = g_error * (k == z ? 1 + in.alpha : 1) + 4 * eps * f * w;
-      const real own = k == z ? in.lambda : 0;
-      b.log_prior[k] += g_error;
+      const std::size_t n = i * n_classes + k;
+      const real g = std::fabs(out.posterior_slope[n]), own = std::fabs(out.own[n]);
+      const real w = weight_size(in, out, i, k);
+      if (g_error[n] == 0 && w_error[n] == 0 && w == 0) continue;
+      b.log_prior[k] += g_error[n];
       prior_terms[k] += f * g;
       for (std::size_t j = 0; j < dims; ++j) {
         const real precision = std::exp(-reference::log_variance_at(in, k, j));
         const real difference = std::fabs(in.features[i * dims + j] - in.mean[k * dims + j]);
         const real x = e.feature_size[i * dims + j], mu = e.mean_size[k * dims + j];
-        b.feature[i * dims + j] += w_error * precision * difference;
+        b.feature[i * dims + j] += w_error[n] * precision * difference;
         feature_terms[i * dims + j] += f * w * precision * (x + mu);
-        b.mean[k * dims + j] += w_error * precision * difference;
+        b.mean[k * dims + j] += w_error[n] * precision * difference;
         mean_terms[k * dims + j] += f * w * precision * (x + mu);
         if (in.form == reference::variances::identity) continue;
         const std::size_t at = in.form == reference::variances::spherical ? k : k * dims + j;
-        b.log_variance[at] += (g_error + w_error * precision * difference * difference) / 2;
+        b.log_variance[at] += (g_error[n] + w_error[n] * precision * difference * difference) / 2;
         variance_terms[at] += (f * (own + g) + f * w * precision * (x * x + mu * mu)) / 2;
       }
     }
@@ -206,16 +191,136 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
   for (std::size_t n = 0; n < b.log_variance.size(); ++n)
     b.log_variance[n] += growth<T>(in.samples + dims) * variance_terms[n];
   for (std::size_t k = 0; k < n_classes; ++k) b.log_prior[k] += growth<T>(in.samples) * prior_terms[k];
+}
+
+template <class T>
+loss_bounds bound_losses(const reference::input& in, const reference::output& out) {
+  const real eps = epsilon<T>();
+  const real tiny = negligible_share<T>();
+  const std::size_t n_classes = in.classes;
+  const bool sharp = !in.soft && in.label_smoothing == 0;
+  const real divisor_share = divisor_error<T>(in);
+  const logit_bounds e = bound_logits<T>(in, out);
+  loss_bounds b;
+  std::vector<real> classification(in.samples, 0), likelihood(in.samples, 0), total(in.samples, 0);
+  std::vector<real> g_error(in.samples * n_classes, 0), w_error(g_error);
+  b.row_state.assign(in.samples * 2, 0);
+  b.log_evidence.assign(in.samples, 0);
+  for (std::size_t i = 0; i < in.samples; ++i) {
+    if (!reference::counts(in, i) || n_classes == 0) continue;
+    const std::size_t row = i * n_classes, z = static_cast<std::size_t>(in.label[i]);
+    const real* l = out.logit_with_margin.data() + row;
+    const real* error = e.with_margin.data() + row;
+    const real* c = out.coefficient.data() + row;
+    const bool alone = n_classes == 1;
+    // eq:rest, and E: each term of the sum is off by a factor exp(+-error), its logarithm by at most
+    // log sum share exp(error).
+    real rest = 0, evidence = 0;
+    for (std::size_t k = 0; k < n_classes; ++k) {
+      evidence += spread(l[k] - out.log_evidence[i], error[k]);
+      if (!in.soft && k != z) rest += spread(l[k] - out.rest[i], error[k]);
+    }
+    rest = std::log1p(rest);
+    evidence = std::log1p(evidence) + growth<T>(n_classes) + 4 * eps * std::fabs(out.log_evidence[i]);
+    b.log_evidence[i] = evidence;
+    real relative = 0;
+    if (in.soft) {
+      const bool none = std::isinf(out.target_logit[i]);
+      b.row_state[2 * i] = none ? 0 : growth<T>(n_classes) + 4 * eps * std::fabs(out.target_logit[i]);
+      b.row_state[2 * i + 1] = evidence;
+    } else {
+      const real rest_error = alone ? 0 : rest + growth<T>(n_classes) + 4 * eps * std::fabs(out.rest[i]);
+      b.row_state[2 * i] = e.target[i];
+      b.row_state[2 * i + 1] = rest_error;
+      relative = alone ? 0 : rest_error + e.target[i];
+    }
+    // log sigmoid(R): what L_cls changes by where R does.
+    const real log_slope_z = out.rest[i] - out.log_evidence[i];
+    const real s_z = out.coefficient_sum[i];
+    real likelihood_size = 0;
+    for (std::size_t k = 0; k < n_classes; ++k) {
+      const real loss = out.log_evidence[i] - l[k];
+      if (sharp && k == z)
+        classification[i] += s_z * (spread(log_slope_z, relative) + (alone ? 0 : tiny)) +
+                             8 * eps * std::fabs(out.classification[i]);
+      else if (c[k] != 0)
+        classification[i] +=
+            c[k] * (evidence + error[k] + 4 * eps * (std::fabs(out.log_evidence[i]) + std::fabs(l[k])) +
+                    growth<T>(n_classes) * std::fabs(loss));
+      const real q = reference::target_at(in, i, k);
+      if (q == 0) continue;
+      const real share = in.sample_weight[i] * in.class_weight[k] * q;
+      const real size = std::fabs(out.distance[row + k]) + std::fabs(out.half_log_det[k]);
+      likelihood[i] += share * (error[k] + 4 * eps * size);
+      likelihood_size += share * size;
+    }
+    likelihood[i] += growth<T>(in.soft ? n_classes : 1) * likelihood_size;
+    total[i] = classification[i] + in.lambda * likelihood[i] +
+               4 * eps * (out.classification[i] + in.lambda * std::fabs(out.likelihood[i]));
+    // arg max: certain when no other class can reach it.
+    bool certain = true, possible = true;
+    for (std::size_t k = 0; k < n_classes; ++k) {
+      if (k == z) continue;
+      const real gap = out.logit[row + z] - out.logit[row + k], slack = e.logit[row + z] + e.logit[row + k];
+      if (!(gap > slack)) certain = false;
+      if (gap < -slack) possible = false;
+    }
+    b.correct_low += certain;
+    b.correct_high += possible;
+
+    const real f = std::fabs(out.factor[i]);
+    const real state_size = in.soft && !std::isinf(out.target_logit[i]) ? std::fabs(out.target_logit[i]) : 0;
+    const real sum_error = sharp ? 0 : growth<T>(n_classes) + 4 * eps * state_size;
+    const real unweighted = sharp && s_z != 0 ? out.classification[i] / s_z : 0;
+    const real unweighted_error =
+        sharp ? spread(log_slope_z, relative) + 8 * eps * unweighted + (alone ? 0 : tiny) : 0;
+    for (std::size_t k = 0; k < n_classes; ++k) {
+      const real g = std::fabs(out.posterior_slope[row + k]);
+      const real q = reference::target_at(in, i, k);
+      const real share = s_z * std::exp(l[k] - out.log_evidence[i]);
+      if (sharp) {
+        const real log_share = k == z ? log_slope_z : l[k] - out.log_evidence[i];
+        const real exponent = k == z ? relative : error[k] + e.target[i] + unweighted_error;
+        g_error[row + k] = s_z * (spread(log_share, exponent) + (alone ? 0 : tiny)) + 8 * eps * g;
+      } else {
+        g_error[row + k] = s_z * (spread(l[k] - out.log_evidence[i], error[k] + evidence) + tiny) +
+                           sum_error * share + 8 * eps * (share + c[k]);
+      }
+      g_error[row + k] = f * (g_error[row + k] + divisor_share * g);
+      w_error[row + k] =
+          g_error[row + k] * (1 + in.alpha * q) + (4 * eps + divisor_share) * f * weight_size(in, out, i, k);
+    }
+  }
+  bound_gradients<T>(in, out, e, g_error, w_error, b);
   const auto reduce = [&](const std::vector<real>& bound,
                           const std::vector<real>& loss) -> std::vector<real> {
     if (in.over == reference::averaging::none) return bound;
     real sum = 0;
-    for (std::size_t i = 0; i < in.samples; ++i) sum += bound[i] + growth<T>(in.samples) * std::fabs(loss[i]);
-    return {in.over == reference::averaging::sum ? sum : sum / static_cast<real>(out.counted)};
+    for (std::size_t i = 0; i < in.samples; ++i)
+      sum += bound[i] + (growth<T>(in.samples) + divisor_share) * std::fabs(loss[i]);
+    return {sum / out.divisor};
   };
   b.total = reduce(total, out.total);
   b.classification = reduce(classification, out.classification);
   b.likelihood = reduce(likelihood, out.likelihood);
+  return b;
+}
+
+// Of logits_backward: g is what the caller gave, exact but for the roundings of the factors.
+template <class T>
+loss_bounds bound_logits_backward(const reference::input& in, const reference::output& out) {
+  const std::size_t n_classes = in.classes;
+  loss_bounds b;
+  std::vector<real> g_error(in.samples * n_classes, 0), w_error(g_error);
+  for (std::size_t i = 0; i < in.samples; ++i)
+    for (std::size_t k = 0; k < n_classes; ++k) {
+      const std::size_t n = i * n_classes + k;
+      const real f = std::fabs(out.factor[i]);
+      g_error[n] = 4 * epsilon<T>() * f * std::fabs(out.posterior_slope[n]);
+      w_error[n] =
+          f * (8 * epsilon<T>() * weight_size(in, out, i, k) + divisor_error<T>(in) * std::fabs(out.own[n]));
+    }
+  bound_gradients<T>(in, out, bound_logits<T>(in, out), g_error, w_error, b);
   return b;
 }
 
@@ -288,6 +393,19 @@ struct expectation {
   }
 };
 
+// Gradients from the problem's grad_logits, with its labels or without.
+template <class T>
+void check_logits_backward(const problem<T>& p, const outputs<T>& got, bool labelled = true) {
+  reference::input in = to_reference(p);
+  if (!labelled) std::fill(in.label.begin(), in.label.end(), -1);
+  const reference::output out = reference::evaluate_logits_backward(in, packed_grad_logits(p));
+  const loss_bounds bound = bound_logits_backward<T>(in, out);
+  check_within("feature gradient", got.feature, out.feature, bound.feature);
+  check_within("mean gradient", got.mean, out.mean, bound.mean);
+  check_within("log_variance gradient", got.log_variance, out.log_variance, bound.log_variance);
+  check_within("log_prior gradient", got.log_prior, out.log_prior, bound.log_prior);
+}
+
 template <class T>
 void check_results(const problem<T>& p, const outputs<T>& got) {
   expectation<T>(p).check_results(got);
@@ -309,13 +427,8 @@ void check_logits(const problem<T>& p, const guarded<T>& got, bool margin) {
   const reference::input in = to_reference(p);
   const reference::output out = reference::evaluate(in);
   const logit_bounds e = bound_logits<T>(in, out);
-  std::vector<real> expected = out.logit, bound = e.logit;
-  for (std::size_t i = 0; i < in.samples && margin; ++i)
-    if (in.label[i] >= 0) {
-      const std::size_t n = i * in.classes + static_cast<std::size_t>(in.label[i]);
-      expected[n] = out.target_logit[i];
-      bound[n] = (1 + in.alpha) * e.logit[n] + 4 * epsilon<T>() * std::fabs(out.target_logit[i]);
-    }
+  const std::vector<real>& expected = margin ? out.logit_with_margin : out.logit;
+  const std::vector<real>& bound = margin ? e.with_margin : e.logit;
   check_within("logits", got, expected, bound);
 }
 
