@@ -7,22 +7,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 data_package=dataset-fashion-mnist
 demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libcli11-dev libfmt-dev
                nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
-<<<<<<< HEAD
 test_packages=("${demo_packages[@]}" clang clang-format clang-tidy llvm libclang-rt-dev libomp-dev doxygen
-               python3-pip)
+               libopenblas-dev python3-numpy python3-pip)
 
 # shellcheck source=cmake/checks.sh
 source "$root/cmake/checks.sh"
-=======
-test_packages=("${demo_packages[@]}" clang clang-format libomp-dev python3-numpy)
-# Other versions of clang-format lay the same code out differently.
-format_version=14
->>>>>>> main
 
 usage() {
   cat <<EOF
 usage: cmake/bootstrap.sh demo [OPTION...]   build the trainer, train it and name its pictures
-       cmake/bootstrap.sh test               run every check: format, lint, g++, clang++, nvcc, sanitizers, coverage, tests
+       cmake/bootstrap.sh test               run every check: format, lint, g++, clang++, nvcc, sanitizers, fuzzing, coverage, tests
 
 Both install the Debian or Ubuntu packages that are missing, or print the command that does, and build in build/.
 demo hands its options to the trainer: --epochs N, --data DIR, ... (demo --help lists them); pictures and tables go
@@ -150,7 +144,7 @@ run_tests() {
 
   stage format check_format || true
   local preset
-  for preset in gcc clang asan; do
+  for preset in gcc clang asan fuzz; do
     if stage "$preset build" build_preset "$preset"; then
       stage "$preset test" ctest --preset "$preset" -j "$(nproc)" || true
     fi

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -195,6 +196,9 @@ std::vector<row<T>> table() {
     a.shape.samples = a.shape.classes = a.shape.dims = std::numeric_limits<std::int64_t>::max();
   });
 
+  add("the whole mixture too large", all_calls, status::size_too_large,
+      [](A& a) { a.shape.total_classes = std::numeric_limits<std::int64_t>::max() / 16; });
+
   add("feature_stride small", all_calls, status::stride_too_small, [](A& a) { a.shape.feature_stride = 2; });
   add("feature_stride negative", all_calls, status::stride_too_small,
       [](A& a) { a.shape.feature_stride = -3; });
@@ -382,6 +386,36 @@ TEST_CASE_TEMPLATE("merge_row_state: bad arguments", T, float, double) {
   bad = good;
   bad.samples = 0;
   check(status::success, context_of(1), bad, false, false);
+}
+
+TEST_CASE_TEMPLATE("a label to ignore may be any number, also on a shard", T, float, double) {
+  for (const std::int64_t ignored :
+       {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()})
+    for (const unsigned f : {forward_call, backward_call, fused_call, margin_logits_call}) {
+      CAPTURE(name_of_function(f));
+      arguments<T> a(lgm::covariance::spherical);
+      a.shape.class_begin = 8;
+      a.shape.total_classes = 12;
+      a.options.ignore_label = ignored;
+      std::fill(a.p.labels.begin(), a.p.labels.end(), ignored);
+      CHECK(a.call(f) == status::success);
+    }
+}
+
+TEST_CASE_TEMPLATE("rows without elements have no memory, whatever their stride", T, float, double) {
+  for (const unsigned f : functions) {
+    CAPTURE(name_of_function(f));
+    arguments<T> a(lgm::covariance::diagonal);
+    a.shape.dims = 0;
+    a.shape.feature_stride = 5;
+    a.features = nullptr;
+    CHECK(a.call(f) == status::success);
+  }
+  arguments<T> a(lgm::covariance::diagonal);
+  a.shape.classes = 0;
+  a.shape.logits_stride = 5;
+  a.logits = nullptr;
+  CHECK(a.call(plain_logits_call) == status::success);
 }
 
 TEST_CASE_TEMPLATE("a stride equal to the row is packed", T, float, double) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <lgm/lgm.hpp>
+#include <limits>
 
 // How calls are cut into tiles: the workspace's promises by arithmetic, at sizes that nobody would run in a
 // test.
@@ -92,6 +93,25 @@ TEST_CASE("sizes that a function would refuse need no workspace") {
   CHECK(lgm::workspace_size<float>(ctx, make({-1, 10, 2}, lgm::covariance::identity)) == 0);
   CHECK(lgm::workspace_size<float>(
             ctx, make({std::int64_t(1) << 40, 10, std::int64_t(1) << 40}, lgm::covariance::identity)) == 0);
+}
+
+TEST_CASE_TEMPLATE("sizes that no memory has need a workspace that no memory has, or as much as the limit", T,
+                   float, double) {
+  constexpr std::int64_t last = std::numeric_limits<std::int64_t>::max(), half = std::int64_t(1) << 57;
+  for (const sizes& n : {sizes{last, 0, 0}, sizes{0, last, 0}, sizes{0, 0, last}, sizes{last / 16, 1, 1},
+                         sizes{1, last / 16, 1}, sizes{1, 1, last / 16}, sizes{half, 2, 2}, sizes{2, half, 2},
+                         sizes{2, 2, half}, sizes{half, 1, 0}, sizes{0, half, 1}, sizes{0, 1, half}})
+    for (const lgm::covariance c : covariances)
+      for (const int threads : {1, 2, std::numeric_limits<int>::max()}) {
+        CAPTURE(n.samples);
+        CAPTURE(n.classes);
+        CAPTURE(n.dims);
+        CAPTURE(static_cast<int>(c));
+        lgm::host_context ctx;
+        ctx.threads = threads;
+        ctx.tile_bytes = mebibyte;
+        CHECK(lgm::workspace_size<T>(ctx, make(n, c)) >= mebibyte);
+      }
 }
 
 TEST_CASE_TEMPLATE("a workspace for some samples is enough for fewer", T, float, double) {

@@ -49,6 +49,7 @@ TEST_CASE_TEMPLATE("step_up multiplies after every step iterations", T, float, d
   CHECK(s(14999) == T(0.5));
   CHECK(s(15000) == T(0.75));  // 1, clamped
   CHECK(s(last) == T(0.75));   // infinity, clamped
+  CHECK(schedule<T>(lgm::schedule_policy::step_up, 0, 1, 2, 0, 1)(last) == T(0));
   const auto falling = schedule<T>(lgm::schedule_policy::step_up, 1, 2, 0.5, 0.2, 1);
   CHECK(falling(3) == T(0.5));
   CHECK(falling(4) == T(0.25));

@@ -138,11 +138,13 @@ TEST_CASE("idx: broken files are named with the reason") {
   write_plain(path, idx_bytes({0}, 0));
   CHECK(contains(idx_error(path, 1), "empty"));
 
-  // Headers that claim far more than there is, and more than any number can hold.
-  write_plain(path, idx_bytes({0xffffffffu, 1, 1}, 10));
-  CHECK(contains(idx_error(path, 3), "truncated: 10 of 4294967295 values"));
-  write_plain(path, idx_bytes({0x7fffffffu, 0xffffffffu, 1}, 10));
-  CHECK(contains(idx_error(path, 3), "truncated: 10 of"));
+  // Headers that claim far more than there is, more than is read, and more than any number can hold.
+  write_plain(path, idx_bytes({1, 0x80000000u, 1}, 10));
+  CHECK(contains(idx_error(path, 3), "truncated: 10 of 2147483648 values"));
+  write_plain(path, idx_bytes({1, 0x80000001u, 1}, 10));
+  CHECK(contains(idx_error(path, 3), "too large"));
+  write_plain(path, idx_bytes({0xffffu, 2, 0x8001u}, 10));
+  CHECK(contains(idx_error(path, 3), "too large"));
   write_plain(path, idx_bytes({0xffffffffu, 0xffffffffu, 0xffffffffu}, 10));
   CHECK(contains(idx_error(path, 3), "too large"));
 }
@@ -288,6 +290,8 @@ TEST_CASE("schedule text: what is wrong is said") {
   CHECK(contains(error("iter=-1"), "iter"));
   CHECK(contains(error("-0.1"), "negative"));
   CHECK(contains(error("no-such-file.prototxt"), "neither a number"));
+  CHECK(contains(error("policy=a\nb"), "policy: 'a?b'"));
+  CHECK(contains(error("value=" + std::string(1000, 'x')), std::string(60, 'x') + "...' is not"));
   CHECK(contains(error(""), "neither a number"));
 }
 

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -93,8 +92,9 @@ class gz_reader {
 
 }  // namespace detail
 
-// Reads one IDX file with `dimensions` dimensions. Memory grows with the bytes that the file really holds,
-// whatever its header claims. Throws std::runtime_error.
+// Reads one IDX file with `dimensions` dimensions. Memory grows with the bytes that the file really holds, whatever its
+// header claims, and no further than 2 GiB of them, since a gzip file may hold a thousand times its size. Throws
+// std::runtime_error.
 inline idx_array read_idx(const std::filesystem::path& path, int dimensions) {
   detail::gz_reader file(path);
 
@@ -109,6 +109,7 @@ inline idx_array read_idx(const std::filesystem::path& path, int dimensions) {
                         std::to_string(dimensions) + (dimensions == 1 ? " dimension" : " dimensions"));
   }
 
+  constexpr std::size_t max_values = std::size_t{1} << 31;
   idx_array array;
   std::size_t total = 1;
   for (int i = 0; i < dimensions; ++i) {
@@ -118,14 +119,12 @@ inline idx_array read_idx(const std::filesystem::path& path, int dimensions) {
     std::uint32_t size = 0;
     for (const std::uint8_t byte : bytes) size = size << 8 | byte;
     if (size == 0) fail_file(path, "one of its dimensions is empty");
-    if (total > static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max()) / size) {
-      fail_file(path, "its dimensions are too large");
-    }
+    if (total > max_values / size) fail_file(path, "its dimensions are too large");
     total *= size;
     array.sizes.push_back(size);
   }
 
-  constexpr std::size_t first_chunk = 1u << 20;
+  constexpr std::size_t first_chunk = 1u << 16;
   while (array.values.size() < total) {
     const std::size_t begin = array.values.size();
     const std::size_t end = begin + std::min(total - begin, std::max(first_chunk, begin));

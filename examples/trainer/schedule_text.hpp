@@ -36,6 +36,16 @@ using field_list = std::vector<std::pair<std::string, std::string>>;
 
 [[noreturn]] inline void fail_schedule(const std::string& reason) { throw std::invalid_argument(reason); }
 
+// A part of the text for a message, which stays short and in one line whatever the text holds.
+inline std::string in_quotes(const std::string& text) {
+  constexpr std::size_t most = 60;
+  std::string part = text.substr(0, most);
+  for (char& c : part) {
+    if (std::iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return "'" + part + (text.size() > most ? "...'" : "'");
+}
+
 inline bool parse_number(std::string_view text, double& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
   return error == std::errc() && end == text.data() + text.size() && std::isfinite(out);
@@ -43,9 +53,9 @@ inline bool parse_number(std::string_view text, double& out) {
 
 inline double number_field(const std::string& key, const std::string& text) {
   double value = 0;
-  if (!parse_number(text, value)) fail_schedule(key + ": '" + text + "' is not a number");
+  if (!parse_number(text, value)) fail_schedule(key + ": " + in_quotes(text) + " is not a number");
   if (std::abs(value) > static_cast<double>(std::numeric_limits<float>::max())) {
-    fail_schedule(key + ": " + text + " is too large");
+    fail_schedule(key + ": " + in_quotes(text) + " is too large");
   }
   return value;
 }
@@ -54,11 +64,11 @@ inline std::int64_t integer_field(const std::string& key, const std::string& tex
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
-    fail_schedule(key + ": '" + text + "' is not a whole number");
+    fail_schedule(key + ": " + in_quotes(text) + " is not a whole number");
   }
   // Leaves room for adding the iterations of a run.
   if (value > std::numeric_limits<std::int64_t>::max() / 2)
-    fail_schedule(key + ": " + text + " is too large");
+    fail_schedule(key + ": " + in_quotes(text) + " is too large");
   return value;
 }
 
@@ -75,7 +85,7 @@ inline lgm::schedule_policy policy_field(const std::string& text) {
   if (name == "stepup" || name == "1") return lgm::schedule_policy::step_up;
   if (name == "addup" || name == "3") return lgm::schedule_policy::add_up;
   if (name == "ramp") return lgm::schedule_policy::ramp;
-  fail_schedule("policy: '" + text + "' is none of constant, stepup, addup, ramp");
+  fail_schedule("policy: " + in_quotes(text) + " is none of constant, stepup, addup, ramp");
 }
 
 inline alpha_schedule schedule_of_fields(const field_list& fields) {
@@ -98,12 +108,12 @@ inline alpha_schedule schedule_of_fields(const field_list& fields) {
       schedule.max = static_cast<float>(number_field(key, text));
     } else if (key == "step") {
       schedule.step = integer_field(key, text);
-      if (schedule.step <= 0) fail_schedule("step: must be positive, not " + text);
+      if (schedule.step <= 0) fail_schedule("step: must be positive, not " + in_quotes(text));
     } else if (key == "iter") {
       alpha.first_iteration = integer_field(key, text);
-      if (alpha.first_iteration < 0) fail_schedule("iter: must not be negative, not " + text);
+      if (alpha.first_iteration < 0) fail_schedule("iter: must not be negative, not " + in_quotes(text));
     } else {
-      fail_schedule("'" + key + "' is none of policy, value, step, gamma, min, max, iter");
+      fail_schedule(in_quotes(key) + " is none of policy, value, step, gamma, min, max, iter");
     }
   }
   if (schedule.min < 0) fail_schedule("min: must not be negative");
@@ -151,6 +161,7 @@ inline std::vector<std::string> text_format_tokens(const std::string& text) {
 // std::invalid_argument.
 inline alpha_schedule parse_margin_mul(const std::string& text) {
   using detail::fail_schedule;
+  using detail::in_quotes;
   const std::vector<std::string> tokens = detail::text_format_tokens(text);
   const auto begins = std::count(tokens.begin(), tokens.end(), "margin_mul");
   if (begins == 0) fail_schedule("holds no margin_mul block");
@@ -163,13 +174,14 @@ inline alpha_schedule parse_margin_mul(const std::string& text) {
   };
   std::string open = next();
   if (open == ":") open = next();
-  if (open != "{" && open != "<") fail_schedule("margin_mul: '{' expected, not '" + open + "'");
+  if (open != "{" && open != "<") fail_schedule("margin_mul: '{' expected, not " + in_quotes(open));
   const std::string close = open == "{" ? "}" : ">";
 
   detail::field_list fields;
   for (std::string key = next(); key != close; key = next()) {
     const std::string& colon = next();
-    if (colon != ":") fail_schedule("margin_mul: ':' expected after '" + key + "', not '" + colon + "'");
+    if (colon != ":")
+      fail_schedule("margin_mul: ':' expected after " + in_quotes(key) + ", not " + in_quotes(colon));
     fields.emplace_back(key, next());
   }
   return detail::schedule_of_fields(fields);
@@ -182,7 +194,8 @@ inline alpha_schedule parse_key_values(const std::string& text) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
     const std::string field = text.substr(begin, end - begin);
     const std::size_t equals = field.find('=');
-    if (equals == std::string::npos) detail::fail_schedule("'" + field + "' is not of the form key=value");
+    if (equals == std::string::npos)
+      detail::fail_schedule(detail::in_quotes(field) + " is not of the form key=value");
     fields.emplace_back(field.substr(0, equals), field.substr(equals + 1));
     begin = end + 1;
   }
@@ -193,7 +206,7 @@ inline alpha_schedule parse_key_values(const std::string& text) {
 inline alpha_schedule parse_alpha(const std::string& text) {
   double number = 0;
   if (detail::parse_number(text, number)) {
-    if (number < 0) detail::fail_schedule(text + " is negative");
+    if (number < 0) detail::fail_schedule(detail::in_quotes(text) + " is negative");
     alpha_schedule alpha;
     alpha.schedule.value = static_cast<float>(detail::number_field("value", text));
     alpha.schedule.max = alpha.schedule.value;
@@ -211,7 +224,7 @@ inline alpha_schedule parse_alpha(const std::string& text) {
     }
   }
   if (text.find('=') == std::string::npos) {
-    detail::fail_schedule("'" + text + "' is neither a number, nor key=value fields, nor a file");
+    detail::fail_schedule(detail::in_quotes(text) + " is neither a number, nor key=value fields, nor a file");
   }
   return parse_key_values(text);
 }

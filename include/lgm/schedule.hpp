@@ -34,7 +34,10 @@ struct stepped_schedule {
     T at = value;
     switch (policy) {
       case schedule_policy::constant: break;
-      case schedule_policy::step_up: at = value * std::pow(gamma, steps); break;
+      case schedule_policy::step_up:
+        // 0 stays 0, also once gamma^n is infinite.
+        if (value != T(0)) at = value * std::pow(gamma, steps);
+        break;
       case schedule_policy::add_up: at = value + gamma * steps; break;
       case schedule_policy::ramp:
         at = t >= length ? max : value + (max - value) * (static_cast<T>(t) / static_cast<T>(length));

@@ -16,8 +16,19 @@ inline std::int64_t total_classes(const shape& s) {
   return s.total_classes == 0 ? s.classes : s.total_classes;
 }
 
+// A class's index among those of the call, -1 where it is not one of them. Any number may be asked for: labels that are
+// ignored are anything.
+inline std::int64_t local_class(const shape& s, std::int64_t label) {
+  return label >= s.class_begin && label < s.class_begin + s.classes ? label - s.class_begin : -1;
+}
+
 inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
   return stride == 0 ? packed : stride;
+}
+
+// The same for walking over rows, which may have no memory where they have no elements.
+inline std::int64_t row_stride(std::int64_t stride, std::int64_t length) {
+  return length == 0 ? 0 : stride_or(stride, length);
 }
 
 // True where rows * columns elements of up to 16 bytes can be addressed.
@@ -37,7 +48,7 @@ inline status check(const shape& s) {
                      logits = stride_or(s.logits_stride, s.classes);
   if (features < s.dims || gradient < s.dims || logits < s.classes) return status::stride_too_small;
   if (!addressable(s.samples, features) || !addressable(s.samples, gradient) ||
-      !addressable(s.samples, logits) || !addressable(s.classes, s.dims))
+      !addressable(s.samples, logits) || !addressable(total_classes(s), s.dims))
     return status::size_too_large;
   return status::success;
 }

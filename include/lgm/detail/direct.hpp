@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/workspace.hpp>
 #include <type_traits>
 
 // The three loops over samples, classes and dims of a diagonal covariance, on one thread. They work on
@@ -19,7 +20,8 @@ struct interleaved {
   static constexpr std::int64_t width = packet<T>::size;
 
   static std::int64_t size(std::int64_t outer_count, std::int64_t inner_count) {
-    return (outer_count + width - 1) / width * width * inner_count * 2;
+    const std::int64_t packets = outer_count / width + (outer_count % width != 0);
+    return bounded_product(bounded_product(packets, 2 * width), inner_count);
   }
   // The pair's numbers are at [0] and [width].
   static T* at(T* operand, std::int64_t inner_count, std::int64_t outer, std::int64_t inner) {

@@ -122,7 +122,7 @@ class host_loss {
                                : upstream[options_.reduction == reduction::none ? t_.first_row + i : 0];
   }
   const T* slope(std::int64_t i) const {
-    return targets_.slope + (t_.first_row + i) * stride_or(t_.shape.logits_stride, t_.shape.classes);
+    return targets_.slope + (t_.first_row + i) * row_stride(t_.shape.logits_stride, t_.shape.classes);
   }
 
   // The samples that count, and what reduction::mean divides by.
@@ -146,7 +146,7 @@ class host_loss {
   // Soft targets of row i over the classes of the tile, less the sample's weight.
   soft_row<T> soft(std::int64_t i) const {
     const T smoothing = options_.label_smoothing, classes = static_cast<T>(total_classes(t_.shape));
-    const std::int64_t stride = stride_or(targets_.soft.stride, t_.shape.classes);
+    const std::int64_t stride = row_stride(targets_.soft.stride, t_.shape.classes);
     return {targets_.soft.data + (t_.first_row + i) * stride + t_.first_class, class_weights(),
             T(1) - smoothing, smoothing / classes, alpha_};
   }
@@ -165,8 +165,8 @@ class host_loss {
       r.coefficients = label_coefficients<T>(sample_weight(sample), weight, class_weight_sum_,
                                              options_.label_smoothing, total_classes(t_.shape));
     }
-    const std::int64_t local = z - t_.shape.class_begin;
-    const bool here = labelled && local >= 0 && local < t_.shape.classes;
+    const std::int64_t local = local_class(t_.shape, z);
+    const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
     const bool counts = targets_.is_given ? needs_features(i, here) : labelled || targets_.is_soft;
     if (counts)
@@ -345,7 +345,7 @@ class host_loss {
   // otherwise they are made again, if needs_logits.
   void make_gradients(const gradients<T, T>& gradient, bool finished, bool needs_logits) {
     const shape& s = t_.shape;
-    const std::int64_t stride = stride_or(s.gradient_stride, s.dims);
+    const std::int64_t stride = row_stride(s.gradient_stride, s.dims);
     T* const out = gradient.feature == nullptr ? nullptr : gradient.feature + t_.first_row * stride;
     if (out != nullptr)
       t_.for_rows([&](std::int64_t i, std::int64_t) {

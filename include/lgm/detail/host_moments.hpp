@@ -88,14 +88,17 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   // An eighth of the limit for the order, half for the deviations, a quarter for the products' scratch.
   const std::int64_t each = sizeof(moments_sample) + sizeof(std::int64_t);
   p.rows = std::clamp<std::int64_t>(limit / 8 / each, 16, enough_rows);
-  p.most_deviations = std::clamp<std::int64_t>(limit / 2 / (std::max<std::int64_t>(s.dims, 1) * number), 1,
+  p.most_deviations = std::clamp<std::int64_t>(limit / 2 / number / std::max<std::int64_t>(s.dims, 1), 1,
                                                std::min(enough_deviations, p.rows));
   p.rows = std::min(p.rows, s.samples);
   p.scatter_rows = std::min(p.most_deviations, s.samples);
   p.scatter_block = std::min<std::int64_t>(s.dims, 256);
   const std::int64_t scratch = std::max<std::int64_t>(
       2 * std::min(p.most_deviations, gemm_scratch<double>::inner_block) * p.scatter_block * number, 1);
-  p.product_threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / scratch, 1, p.threads));
+  // No more than there are tasks.
+  const std::int64_t side = s.dims > 0 ? (s.dims - 1) / p.scatter_block + 1 : 0;
+  p.product_threads = static_cast<int>(
+      std::clamp<std::int64_t>(std::min(limit / 4 / scratch, bounded_product(side, side)), 1, p.threads));
   return p;
 }
 
@@ -166,8 +169,8 @@ class moments_driver {
     for (std::int64_t i = first; i < first + n; ++i) {
       const auto label = static_cast<std::int64_t>(labels_[i]);
       if (label == options_.ignore_label || weight(i) == A(0)) continue;
-      const std::int64_t k = label - shape_.class_begin;
-      if (k >= 0 && k < shape_.classes) b_.order[count_++] = {k, i};
+      const std::int64_t k = local_class(shape_, label);
+      if (k >= 0) b_.order[count_++] = {k, i};
     }
     std::sort(b_.order, b_.order + count_, [](const moments_sample& a, const moments_sample& b) {
       return a.label != b.label ? a.label < b.label : a.index < b.index;
@@ -179,7 +182,7 @@ class moments_driver {
 
   // Merges the sorted samples into means and sums of squares; the counts stay as they are, for all tasks to see.
   void merge(bool scatter) {
-    const std::int64_t dims = shape_.dims, stride = stride_or(shape_.feature_stride, dims);
+    const std::int64_t dims = shape_.dims, stride = row_stride(shape_.feature_stride, dims);
     const std::int64_t blocks = blocks_of(dims, moments_block);
     const int threads = plan_.threads_for(8 * count_ * dims);
     const std::int64_t parts = std::min<std::int64_t>(runs_, 16 * std::int64_t(threads));

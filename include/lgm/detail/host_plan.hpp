@@ -81,20 +81,21 @@ struct host_buffers {
     const std::int64_t d = s.dims;
     const bool diagonal = s.covariance == covariance::diagonal;
     offset = a.take<T>(d);
-    centred = a.take<T>(p.rows * d);
-    tile = a.take<T>(p.rows * p.classes);
+    centred = a.take<T>(bounded_product(p.rows, d));
+    tile = a.take<T>(bounded_product(p.rows, p.classes));
     operand =
         a.take<T>(diagonal ? std::max(interleaved<T>::size(p.operand, d), interleaved<T>::size(d, p.operand))
-                           : p.operand * d);
+                           : bounded_product(p.operand, d));
     constants.bias = a.take<T>(p.classes);
     constants.offset = a.take<T>(p.classes);
     constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
     constants.norm = a.take<T>(p.classes);
     constants.half_log_det = a.take<T>(p.classes);
-    class_sum = a.take<T>(p.threads * p.classes);
-    class_distance = s.covariance == covariance::spherical ? a.take<T>(p.threads * p.classes) : nullptr;
-    class_share = a.take<T>(p.threads * p.classes);
-    class_probability = a.take<T>(p.threads * p.classes);
+    const std::int64_t class_sums = bounded_product(p.threads, p.classes);
+    class_sum = a.take<T>(class_sums);
+    class_distance = s.covariance == covariance::spherical ? a.take<T>(class_sums) : nullptr;
+    class_share = a.take<T>(class_sums);
+    class_probability = a.take<T>(class_sums);
     record = a.take<row_record<T>>(p.rows);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);
@@ -104,8 +105,8 @@ struct host_buffers {
     for (int slot = 0; slot < p.threads; ++slot) {
       gemm_scratch<T> g;
       g.carve(a, std::max(p.rows, p.block), std::max(p.block, d), std::max({d, p.rows, p.operand}));
-      T* sum = a.take<T>(p.block * d * (diagonal ? 2 : 1));
-      T* slab = a.take<T>(diagonal ? p.rows * packet<T>::size : 0);
+      T* sum = a.take<T>(bounded_product(p.block * (diagonal ? 2 : 1), d));
+      T* slab = a.take<T>(diagonal ? bounded_product(p.rows, packet<T>::size) : 0);
       if (scratch == nullptr) continue;
       scratch[slot] = g;
       sums[slot] = sum;
@@ -129,7 +130,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
   const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
   // A task's sums should stay in the second-level cache, and all threads' scratch within a quarter of the
   // limit.
-  p.block = std::clamp<std::int64_t>((std::int64_t(1) << 20) / (dims * std::int64_t(sizeof(T))) / 16 * 16, 32,
+  p.block = std::clamp<std::int64_t>((std::int64_t(1) << 20) / std::int64_t(sizeof(T)) / dims / 16 * 16, 32,
                                      largest_block);
   p.block = std::min(p.block, std::max<std::int64_t>(s.classes, 1));
   p.rows = p.classes = p.operand = 1;
@@ -177,8 +178,8 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
   }
   if (s.samples > 0) {
     // Tiles of even height rather than a small last one.
-    const std::int64_t tiles = (s.samples + p.rows - 1) / p.rows;
-    p.rows = (s.samples + tiles - 1) / tiles;
+    const std::int64_t tiles = (s.samples - 1) / p.rows + 1;
+    p.rows = (s.samples - 1) / tiles + 1;
   } else {
     p.rows = 0;
   }

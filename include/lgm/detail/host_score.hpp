@@ -24,13 +24,12 @@ class host_score {
   void logits(const loss_options<T>& o, label_reader labels, T* out) {
     const shape& s = t_.shape;
     const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
-    const std::int64_t stride = stride_or(s.logits_stride, s.classes);
+    const std::int64_t stride = row_stride(s.logits_stride, s.classes);
     t_.for_row_tiles(s.samples, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         const std::int64_t label = labels ? labels[t_.first_row + i] : o.ignore_label;
-        const std::int64_t local = label - s.class_begin;
         b_.record[i] = {};
-        t_.take_row(i, label != o.ignore_label && local >= 0 && local < s.classes ? local : -1, alpha);
+        t_.take_row(i, label != o.ignore_label ? local_class(s, label) : -1, alpha);
       });
       t_.for_class_tiles([&] {
         t_.tile = out + t_.first_row * stride + t_.first_class;

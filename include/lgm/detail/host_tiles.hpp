@@ -63,7 +63,7 @@ class host_tiles {
         shape(s),
         mixture(m),
         features_(features),
-        stride_(stride_or(s.feature_stride, s.dims)),
+        stride_(row_stride(s.feature_stride, s.dims)),
         arena_(w),
         buffers(arena_, plan, s),
         operands_(plan, shape, mixture, buffers) {}

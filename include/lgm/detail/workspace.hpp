@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <lgm/types.hpp>
 
 namespace lgm::detail {
+
+// Sizes from here on are all the same: no memory has as much. Two of them can still be added.
+constexpr std::int64_t endless_size = std::int64_t(1) << 61;
+
+// a b, both >= 0, or endless_size.
+inline std::int64_t bounded_product(std::int64_t a, std::int64_t b) {
+  return a > 0 && b > endless_size / a ? endless_size : a * b;
+}
 
 // Hands out consecutive pieces of a workspace. One walk serves both purposes: over no memory it only adds up
 // the bytes, so that what is sized cannot differ from what is carved.
@@ -23,7 +32,9 @@ class arena {
   template <class T>
   T* take(std::int64_t count) {
     T* piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
+    constexpr auto most = static_cast<std::size_t>(endless_size);
+    const auto bytes = static_cast<std::size_t>(bounded_product(count, sizeof(T)));
+    used_ = std::min(used_ + (bytes + alignment - 1) / alignment * alignment, most);
     return piece;
   }
 
