@@ -408,7 +408,11 @@ finished_row<T> with_soft_margins(const inputs<T>& in, const class_row<T>& row) 
   const real near = std::max(r.largest(), -5.0L) - 25;
   r.worst = 0;
   for (std::size_t k = 0; k < size_of(in.n); ++k) {
-    if (row.untrusted(k) && (r.logit[k] >= near || (in.soft_target[k] != T(0) && distance[k] < 0.375L))) {
+    const real norm = widen(row.norm[k]), q = std::fabs(widen(in.soft_target[k]));
+    const real cancels = std::sqrt(2 * widen(row.half_norm) * widen(row.scale[k]) * norm) + norm;
+    const bool weighs =
+        q != 0 && (distance[k] < 0.375L || q * cancels > widen(lgm::cancellation<T>::trusted));
+    if (row.untrusted(k) && (r.logit[k] >= near || weighs)) {
       const real m = soft_margin_at(in, k), bias = widen(row.bias[k]), direct = widen(row.direct[k]);
       r.logit[k] = bias - m * direct;
       r.bound[k] = 2 * epsilon<T>() * (std::fabs(bias) + m * std::fabs(direct));

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <lgm/config.hpp>
 #include <lgm/types.hpp>
 #include <set>
 #include <string>
@@ -24,6 +25,19 @@ constexpr lgm::status statuses[] = {lgm::status::success,
                                     lgm::status::workspace_too_small};
 
 }  // namespace
+
+#if LGM_VERSION < 100 || LGM_VERSION >= 1000000
+#error "the version's number orders versions, and #if can use it"
+#endif
+
+TEST_CASE("the version as text, as one number and in its parts are the same") {
+  const std::string parts = std::to_string(LGM_VERSION_MAJOR) + "." + std::to_string(LGM_VERSION_MINOR) +
+                            "." + std::to_string(LGM_VERSION_PATCH);
+  CHECK(parts == LGM_TEST_VERSION);  // what CMake's package says
+  CHECK(LGM_VERSION / 10000 == LGM_VERSION_MAJOR);
+  CHECK(LGM_VERSION / 100 % 100 == LGM_VERSION_MINOR);
+  CHECK(LGM_VERSION % 100 == LGM_VERSION_PATCH);
+}
 
 TEST_CASE("every status has a text of its own") {
   std::set<std::string> texts;

@@ -147,7 +147,7 @@ inline std::filesystem::path find_idx(const std::filesystem::path& directory, co
                                       const std::string& kind) {
   for (const char* separator : {"-", "."}) {
     for (const char* ending : {"", ".gz"}) {
-      const std::filesystem::path path = directory / (part + separator + kind + ending);
+      std::filesystem::path path = directory / (part + separator + kind + ending);
       std::error_code ignored;
       if (std::filesystem::exists(path, ignored)) return path;
     }

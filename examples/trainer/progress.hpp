@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -70,7 +71,7 @@ class progress {
   }
 
   static std::string clock_text(double seconds) {
-    const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+    const std::int64_t whole = std::llround(seconds);
     return fmt::format("{}:{:02}", whole / 60, whole % 60);
   }
 

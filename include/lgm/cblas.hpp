@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <lgm/host_context.hpp>
 #include <limits>
 #include <type_traits>

@@ -372,7 +372,7 @@ LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin) {
 
 // Turns a row of logits without margin (of finish_logits, with no target) into eq:logit with each class's margin, in
 // place, and returns the largest. Distances are computed again from the differences where a rounded product would show:
-// near the row's largest, and where q_k is not zero and d_k is uncertain by 1e-4 of itself.
+// near the row's largest, and where q_k is not zero and either q_k d_k is uncertain by 1e-4, or d_k by 1e-4 of itself.
 template <class Group, class Row, class T, class Direct>
 LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
                          const soft_row<T>& soft, T known_max, Direct direct) {
@@ -392,10 +392,9 @@ LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>&
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       const T bound = cancellation<T>::bound(half_norm, c.scale == nullptr ? T(1) : c.scale[i], c.norm[i]);
       if (!(bound > cancellation<T>::trusted)) return;
-      const T margin = soft.margin(i);
-      if (lane >= threshold ||
-          (soft.target[i] != T(0) &&
-           bound > cancellation<T>::trusted * (T(1) + detail::distance_of(c, i, lane, margin))))
+      const T margin = soft.margin(i), q = std::fabs(soft.target[i]);
+      const T allowed = cancellation<T>::trusted * (T(1) + detail::distance_of(c, i, lane, margin));
+      if (lane >= threshold || (q != T(0) && (q * bound > cancellation<T>::trusted || bound > allowed)))
         lane = logit(c.bias[i], direct(i), margin);
     });
   });

@@ -30,7 +30,7 @@ struct stepped_schedule {
   LGM_HD T operator()(std::int64_t iteration) const {
     const std::int64_t t = iteration < 0 ? 0 : iteration;
     const std::int64_t length = step < 1 ? 1 : step;
-    const T steps = static_cast<T>(t / length);
+    const T steps = static_cast<T>(t / length);  // NOLINT(bugprone-integer-division): rounded down
     T at = value;
     switch (policy) {
       case schedule_policy::constant: break;

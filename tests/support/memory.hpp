@@ -67,7 +67,7 @@ class guarded {
     clear();
   }
   // Addresses into the storage would not survive a copy with another alignment.
-  guarded(guarded&&) = default;
+  guarded(guarded&&) noexcept = default;
   guarded(const guarded&) = delete;
 
   void clear() { std::memset(bytes_.data(), poison_byte(std::is_floating_point<T>::value), bytes_.size()); }

@@ -130,7 +130,7 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
       const real q = reference::target_at(in, i, k), margin_logit = out.logit_with_margin[i * n_classes + k];
       e.with_margin[i * n_classes + k] = e.logit[i * n_classes + k];
       if (q == 0) continue;
-      const real trusted = product_factor * static_cast<real>(1e-4) * (1 + d);
+      const real trusted = product_factor * static_cast<real>(1e-4) * std::min(1 + d, 1 / std::fabs(q));
       const real product_of_target = in.soft ? std::min(product, trusted) : 0;
       e.with_margin[i * n_classes + k] =
           (1 + in.alpha * q) * (direct + product_of_target) + other + 4 * eps * std::fabs(margin_logit);

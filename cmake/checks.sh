@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# The stages of `cmake/bootstrap.sh test` that are more than building and testing a preset. Sourced there; each runs in
+# the repository's root, prints a line that begins with "skipped:" where it cannot run, and returns false if it fails.
+
+# Other versions lay the same code out differently, and find other faults.
+clang_tools_version=14
+
+# clang_tool NAME: the command for clang-format or clang-tidy of that version; false where there is none.
+clang_tool() {
+  local tool
+  for tool in "$1-$clang_tools_version" "$1"; do
+    if command -v "$tool" >/dev/null && [[ $("$tool" --version) == *"version $clang_tools_version."* ]]; then
+      echo "$tool"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# missing VARIABLE WHAT: a stage's answer where something is missing: a line, and a failure where the environment's
+# VARIABLE is 1, which says that this machine has it.
+missing() {
+  if [[ ${!1-} == 1 ]]; then
+    echo "failed: $2, and $1=1 asks for it"
+    return 1
+  fi
+  echo "skipped: $2"
+}
+
+check_format() {
+  local tool folder folders=()
+  if ! tool=$(clang_tool clang-format); then
+    missing LGM_REQUIRE_CLANG_TOOLS "there is no clang-format $clang_tools_version here"
+    return
+  fi
+  for folder in include tests examples bench; do
+    if [[ -d $folder ]]; then folders+=("$folder"); fi
+  done
+  find "${folders[@]}" -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
+    xargs -0 -n 8 -P "$(nproc)" "$tool" --dry-run --Werror
+}
+
+# What .clang-tidy names, in a few files that between them include and use every header.
+check_tidy() {
+  local tool source sources=() flags=build/clang/compile_commands.json
+  if ! tool=$(clang_tool clang-tidy); then
+    missing LGM_REQUIRE_CLANG_TOOLS "there is no clang-tidy $clang_tools_version here"
+    return
+  fi
+  cmake --preset clang || return
+  for source in examples/*.cpp examples/*/*.cpp tests/support/*.cpp tests/two_units_test/*.cpp \
+                tests/{group,hooks,host,schedule}_test.cpp; do
+    # Without the package that it needs, an example is not built either.
+    if grep -qF "$PWD/$source\"" "$flags"; then sources+=("$source"); fi
+  done
+  printf '%s\n' "${sources[@]}"
+  printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P "$(nproc)" "$tool" --quiet -p build/clang
+}
+
+build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$(nproc)"; }
+build_and_test() { build_preset "$1" && ctest --preset "$1" -j "$(nproc)"; }
+
+check_cuda() {
+  local compiler
+  compiler=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null) || {
+    missing LGM_REQUIRE_CUDA "there is no nvcc here"
+    return
+  }
+  CUDACXX=$compiler build_and_test cuda
+}
+
+check_eigen5() {
+  cmake/current-eigen.sh || {
+    missing LGM_REQUIRE_EIGEN5 "Eigen 5 could not be downloaded"
+    return
+  }
+  build_and_test eigen5
+}
+
+check_tsan() {
+  # ThreadSanitizer of GCC 12 does not find its way where the kernel moves memory about much.
+  local fixed=()
+  if setarch -R true 2>/dev/null; then fixed=(setarch -R); fi
+  build_preset tsan && "${fixed[@]}" ctest --preset tsan
+}
+
+check_docs() {
+  if ! command -v doxygen >/dev/null; then
+    echo "skipped: there is no doxygen here"
+    return
+  fi
+  cmake --preset gcc && cmake --build --preset gcc --target lgm_docs
+}
