@@ -391,7 +391,7 @@ TEST_CASE_TEMPLATE("merge_row_state: bad arguments", T, float, double) {
 TEST_CASE_TEMPLATE("a label to ignore may be any number, also on a shard", T, float, double) {
   for (const std::int64_t ignored :
        {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()})
-    for (const unsigned f : {forward_call, backward_call, fused_call, margin_logits_call}) {
+    for (const unsigned f : functions_of(ranged_calls)) {
       CAPTURE(name_of_function(f));
       arguments<T> a(lgm::covariance::spherical);
       a.shape.class_begin = 8;
@@ -403,7 +403,7 @@ TEST_CASE_TEMPLATE("a label to ignore may be any number, also on a shard", T, fl
 }
 
 TEST_CASE_TEMPLATE("rows without elements have no memory, whatever their stride", T, float, double) {
-  for (const unsigned f : functions) {
+  for (const unsigned f : functions_of(all_calls)) {
     CAPTURE(name_of_function(f));
     arguments<T> a(lgm::covariance::diagonal);
     a.shape.dims = 0;
@@ -414,8 +414,12 @@ TEST_CASE_TEMPLATE("rows without elements have no memory, whatever their stride"
   arguments<T> a(lgm::covariance::diagonal);
   a.shape.classes = 0;
   a.shape.logits_stride = 5;
-  a.logits = nullptr;
-  CHECK(a.call(plain_logits_call) == status::success);
+  a.targets = {nullptr, 5};
+  a.grad_logits = a.logits = nullptr;
+  for (const unsigned f : functions_of(soft_calls | plain_logits_call)) CHECK(a.call(f) == status::success);
+  a.options.ignore_label = 0;
+  std::fill(a.p.labels.begin(), a.p.labels.end(), 0);
+  CHECK(a.call(slopes_call) == status::success);
 }
 
 TEST_CASE_TEMPLATE("a stride equal to the row is packed", T, float, double) {
