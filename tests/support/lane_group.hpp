@@ -115,7 +115,7 @@ class lane_group {
     T* data;
     std::int64_t size;
 
-    row(row&&) = default;  // and no copy
+    row(row&&) noexcept = default;  // and no copy
 
     void store(T* out) const {
       {
