@@ -10,6 +10,7 @@
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 #include <limits>
+#include <numeric>
 
 // Losses and gradients on the host.
 
@@ -31,16 +32,13 @@ class host_loss {
   host_loss(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
             const T* features, const loss_targets<T>& targets, const workspace& w)
       : t_(plan, s, m, features, w), b_(t_.buffers), options_(o), targets_(targets) {
-    alpha_ = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+    alpha_ = host_alpha(o);
     alpha_usable_ = usable_factor(alpha_);
     if (!alpha_usable_) alpha_ = 0;
+    class_weight_sum_ = static_cast<T>(total_classes(s));
     if (o.class_weight != nullptr) {
       class_weight_ = o.class_weight + s.class_begin;
-      double sum = 0;
-      for (std::int64_t k = 0; k < total_classes(s); ++k) sum += static_cast<double>(o.class_weight[k]);
-      class_weight_sum_ = static_cast<T>(sum);
-    } else {
-      class_weight_sum_ = static_cast<T>(total_classes(s));
+      if (o.label_smoothing != T(0)) class_weight_sum_ = sum_of(o.class_weight, total_classes(s));
     }
     count_samples();
   }
@@ -123,6 +121,10 @@ class host_loss {
   }
   const T* slope(std::int64_t i) const {
     return targets_.slope + (t_.first_row + i) * row_stride(t_.shape.logits_stride, t_.shape.classes);
+  }
+
+  static T sum_of(const T* values, std::int64_t n) {
+    return static_cast<T>(std::accumulate(values, values + n, 0.0));
   }
 
   // The samples that count, and what reduction::mean divides by.
@@ -231,18 +233,13 @@ class host_loss {
   // The row's state once all class tiles are in, or as it is given.
   void settle(std::int64_t i, const T* read_state) {
     row_record<T>& r = b_.record[i];
-    if (read_state == nullptr) {
-      r.others = r.evidence.others.value();
-      r.total = targets_.is_soft ? r.evidence.coefficient : r.coefficients.total();
-      return;
-    }
-    const T* state = read_state + 2 * (t_.first_row + i);
-    r.others = state[1];
+    const T* state = read_state == nullptr ? nullptr : read_state + 2 * (t_.first_row + i);
+    r.others = state == nullptr ? r.evidence.others.value() : state[1];
     if (targets_.is_soft) {
-      r.total = std::exp(state[0]);
+      r.total = state == nullptr ? r.evidence.coefficient : std::exp(state[0]);
     } else {
-      r.target.logit = state[0];
       r.total = r.coefficients.total();
+      if (state != nullptr) r.target.logit = state[0];
     }
   }
 
@@ -493,7 +490,7 @@ class host_loss {
   T alpha_;
   bool alpha_usable_;
   const T* class_weight_ = nullptr;  // of this call's classes
-  T class_weight_sum_;               // of all classes
+  T class_weight_sum_;               // of all classes; read with label smoothing alone
   std::int64_t counted_ = 0;         // samples
   T divisor_;
   bool find_best_ = false, gather_excess_ = false, gather_likelihood_ = false;

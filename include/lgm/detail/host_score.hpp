@@ -23,7 +23,7 @@ class host_score {
   // eq:logit into out, row stride shape.logits_stride; with labels, the margin at the targets.
   void logits(const loss_options<T>& o, label_reader labels, T* out) {
     const shape& s = t_.shape;
-    const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+    const T alpha = host_alpha(o);
     const std::int64_t stride = row_stride(s.logits_stride, s.classes);
     t_.for_row_tiles(s.samples, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {

@@ -34,6 +34,12 @@ struct label_reader {
   std::int64_t operator[](std::int64_t i) const { return read(data, i); }
 };
 
+// The margin, which the caller may have left in memory.
+template <class T>
+T host_alpha(const loss_options<T>& o) {
+  return o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+}
+
 template <class T, class Threads>
 class host_tiles {
  public:
