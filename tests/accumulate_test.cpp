@@ -82,41 +82,35 @@ problem<T> samples_of(const problem<T>& p, std::size_t begin, std::size_t end) {
 
 TEST_CASE_TEMPLATE("accumulating adds one more gradient and overwrites the features'", T, float, double) {
   std::uint64_t seed = 401;
-  for (const auto covariance : covariances)
-    for (const auto reduction : reductions)
-      for (const auto& size : edge_sizes)
-        for (const bool soft : {false, true}) {
-          CAPTURE(name_of(covariance));
-          CAPTURE(name_of(reduction));
-          CAPTURE(size.samples);
-          CAPTURE(size.classes);
-          CAPTURE(size.dims);
-          CAPTURE(soft);
-          auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
-          give(p, seed, {true, true, false, 0.1, soft});
-          give_grad_logits(p, seed);
-          const expectation<T> expected(p);
-          const auto slopes = reference::evaluate_logits_backward(expected.in, packed_grad_logits(p));
-          const auto slope_bound = bound_logits_backward<T>(expected.in, slopes);
-          for (const auto& context : tiled_contexts()) {
-            outputs<T> before(p);
-            fill_parameters(before, seed);
-            outputs<T> fused(p), apart(p), free(p);
-            for (auto* out : {&fused, &apart, &free}) fill_parameters(*out, seed);
-            REQUIRE(forward_backward(context, p, fused.result(), accumulating(fused)) == status::success);
-            fused.check_intact();
-            expected.check_results(fused);
-            check_accumulated(p, fused, before, expected.out, expected.bound);
-            REQUIRE(forward(context, p, apart.result()) == status::success);
-            REQUIRE(backward(context, p, apart.row_state.data(), accumulating(apart)) == status::success);
-            apart.check_intact();
-            check_accumulated(p, apart, before, expected.out, expected.bound);
-            if (soft) continue;
-            REQUIRE(logits_backward(context, p, accumulating(free)) == status::success);
-            free.check_intact();
-            check_accumulated(p, free, before, slopes, slope_bound);
-          }
-        }
+  for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& size) {
+    for (const bool soft : {false, true}) {
+      CAPTURE(soft);
+      auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
+      give(p, seed, {true, true, false, 0.1, soft});
+      give_grad_logits(p, seed);
+      const expectation<T> expected(p);
+      const auto slopes = reference::evaluate_logits_backward(expected.in, packed_grad_logits(p));
+      const auto slope_bound = bound_logits_backward<T>(expected.in, slopes);
+      for (const auto& context : tiled_contexts()) {
+        outputs<T> before(p);
+        fill_parameters(before, seed);
+        outputs<T> fused(p), apart(p), free(p);
+        for (auto* out : {&fused, &apart, &free}) fill_parameters(*out, seed);
+        REQUIRE(forward_backward(context, p, fused.result(), accumulating(fused)) == status::success);
+        fused.check_intact();
+        expected.check_results(fused);
+        check_accumulated(p, fused, before, expected.out, expected.bound);
+        REQUIRE(forward(context, p, apart.result()) == status::success);
+        REQUIRE(backward(context, p, apart.row_state.data(), accumulating(apart)) == status::success);
+        apart.check_intact();
+        check_accumulated(p, apart, before, expected.out, expected.bound);
+        if (soft) continue;
+        REQUIRE(logits_backward(context, p, accumulating(free)) == status::success);
+        free.check_intact();
+        check_accumulated(p, free, before, slopes, slope_bound);
+      }
+    }
+  });
 }
 
 TEST_CASE_TEMPLATE("adding to zero is writing", T, float, double) {

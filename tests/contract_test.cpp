@@ -187,6 +187,7 @@ std::vector<row<T>> table() {
   add("samples negative", all_calls, status::negative_size, [](A& a) { a.shape.samples = -1; });
   add("classes negative", all_calls, status::negative_size, [](A& a) { a.shape.classes = -1; });
   add("dims negative", all_calls, status::negative_size, [](A& a) { a.shape.dims = -1; });
+  add("total_classes negative", all_calls, status::negative_size, [](A& a) { a.shape.total_classes = -1; });
   add("dims most negative", all_calls, status::negative_size,
       [](A& a) { a.shape.dims = std::numeric_limits<std::int64_t>::min(); });
   add("threads negative", all_calls, status::negative_size, [](A& a) { a.context.threads = -1; });
@@ -198,6 +199,14 @@ std::vector<row<T>> table() {
 
   add("the whole mixture too large", all_calls, status::size_too_large,
       [](A& a) { a.shape.total_classes = std::numeric_limits<std::int64_t>::max() / 16; });
+
+  const std::int64_t far = std::numeric_limits<std::int64_t>::max() / 16;
+  add("feature_stride too large", all_calls, status::size_too_large,
+      [=](A& a) { a.shape.feature_stride = far; });
+  add("gradient_stride too large", gradient_calls, status::size_too_large,
+      [=](A& a) { a.shape.gradient_stride = far; });
+  add("logits_stride too large", margin_logits_call | plain_logits_call | slopes_call, status::size_too_large,
+      [=](A& a) { a.shape.logits_stride = far; });
 
   add("feature_stride small", all_calls, status::stride_too_small, [](A& a) { a.shape.feature_stride = 2; });
   add("feature_stride negative", all_calls, status::stride_too_small,
@@ -219,6 +228,10 @@ std::vector<row<T>> table() {
 
   add("class range past the end", all_calls, status::invalid_class_range, [](A& a) {
     a.shape.class_begin = 7;
+    a.shape.total_classes = 10;
+  });
+  add("class range that begins past the end", all_calls, status::invalid_class_range, [](A& a) {
+    a.shape.class_begin = 11;
     a.shape.total_classes = 10;
   });
   add("class range before the start", all_calls, status::invalid_class_range, [](A& a) {
@@ -537,6 +550,28 @@ TEST_CASE_TEMPLATE("no samples need no arrays of samples", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("no samples clear what is asked for and leave the rest", T, float, double) {
+  for (const unsigned f : functions_of(gradient_calls)) {
+    CAPTURE(name_of_function(f));
+    for (const int left_out : {0, 1, 2}) {
+      CAPTURE(left_out);
+      arguments<T> a(lgm::covariance::diagonal);
+      a.shape.samples = 0;
+      if (left_out == 0) a.gradients.mean = nullptr;
+      if (left_out == 1) a.gradients.log_variance = nullptr;
+      if (left_out == 2) a.gradients.log_prior = nullptr;
+      REQUIRE(a.call(f) == status::success);
+      int array = 0;
+      for (const auto* gradient : {&a.out.mean, &a.out.log_variance, &a.out.log_prior}) {
+        if (array++ == left_out)
+          CHECK(gradient->untouched());
+        else
+          CHECK(gradient->all_zero());
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("no classes, no dimensions", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions) {
@@ -645,5 +680,8 @@ TEST_CASE_TEMPLATE("updates: bad arguments", T, float, double) {
   bad.dims = bad.classes = std::int64_t{1} << 40;
   CHECK(lgm::initialize_means(context_of(1), bad, 1, T(1), lgm::parameters<T>{mean.data()}) ==
         status::size_too_large);
+  for (const T scale : {infinity, nan})
+    CHECK(lgm::initialize_means(context_of(1), good, 1, scale, lgm::parameters<T>{mean.data()}) ==
+          status::invalid_option);
   CHECK(mean.untouched());
 }

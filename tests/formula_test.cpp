@@ -119,6 +119,11 @@ TEST_CASE("log densities integrate to one") {
   CHECK(sum == doctest::Approx(1).epsilon(1e-9));
 }
 
+TEST_CASE_TEMPLATE("the margin is the target's alone", T, float, double) {
+  CHECK(lgm::margin(T(0.25), true) == T(1.25));
+  CHECK(lgm::margin(T(0.25), false) == T(1));
+}
+
 TEST_CASE("the inverse deviation squares to the inverse variance") {
   for (const double v : {-20.0, -1.0, 0.0, 0.3, 20.0}) {
     const double deviation = lgm::inverse_deviation(v);

@@ -110,6 +110,13 @@ void compare(const lgm::gemm_hook& hook, std::size_t tile_bytes) {
           CHECK(a.same_bits(b));
         }
       });
+      outputs<T> parameters(p);
+      lgm::gradients<T, T> without_features = parameters.gradients();
+      without_features.feature = nullptr;
+      CHECK(forward_backward(hooked, p, parameters.result(), without_features) == lgm::status::success);
+      CHECK(parameters.mean.same_bits(mine.mean));
+      CHECK(parameters.log_variance.same_bits(mine.log_variance));
+      CHECK(parameters.feature.untouched());
       guarded<T> eigen_logits(37, 45, 50), mine_logits(37, 45, 50);
       for (auto [context, out] : {std::pair(plain, &eigen_logits), std::pair(hooked, &mine_logits)})
         CHECK(run<T>(context, p.shape, [&, context = context, out = out](lgm::workspace w) {

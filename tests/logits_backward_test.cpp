@@ -34,26 +34,20 @@ problem<T> given_problem(std::uint64_t seed, const lgm::shape& shape, lgm::reduc
 
 TEST_CASE_TEMPLATE("any slopes at every edge size agree with the reference", T, float, double) {
   std::uint64_t seed = 500;
-  for (const auto covariance : covariances)
-    for (const auto reduction : reductions)
-      for (const auto& size : edge_sizes)
-        for (const bool labelled : {false, true}) {
-          CAPTURE(name_of(covariance));
-          CAPTURE(name_of(reduction));
-          CAPTURE(size.samples);
-          CAPTURE(size.classes);
-          CAPTURE(size.dims);
-          CAPTURE(labelled);
-          ++seed;
-          const auto p = given_problem<T>(seed, strided_shape(size, covariance), reduction,
-                                          {seed % 3 == 0, seed % 5 < 2, seed % 7 == 0});
-          for (const auto& context : tiled_contexts()) {
-            outputs<T> out(p);
-            REQUIRE(logits_backward(context, p, out.gradients(), labelled) == status::success);
-            out.check_intact();
-            check_logits_backward(p, out, labelled);
-          }
-        }
+  for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& size) {
+    for (const bool labelled : {false, true}) {
+      CAPTURE(labelled);
+      ++seed;
+      const auto p = given_problem<T>(seed, strided_shape(size, covariance), reduction,
+                                      {seed % 3 == 0, seed % 5 < 2, seed % 7 == 0});
+      for (const auto& context : tiled_contexts()) {
+        outputs<T> out(p);
+        REQUIRE(logits_backward(context, p, out.gradients(), labelled) == status::success);
+        out.check_intact();
+        check_logits_backward(p, out, labelled);
+      }
+    }
+  });
 }
 
 TEST_CASE_TEMPLATE("without margin, without likelihood, and with large ones", T, float, double) {

@@ -353,6 +353,19 @@ TEST_CASE("of a class that has no samples nothing is read or written") {
   into.check_same_bits(seen);
 }
 
+TEST_CASE("no dimensions leave the counts; no classes need no memory") {
+  const auto flat = make_samples<double>(14, 60, 5, 0);
+  moments_memory<double> once(flat.shape), twice(flat.shape);
+  for (auto* into : {&once, &twice}) stream(context_of(1), flat, 60, into->get(without::nothing));
+  check_error(once, exact_moments::of<double>(flat), without::nothing, promised);
+  REQUIRE(lgm::merge_moments(context_of(1), flat.shape, once.get(without::nothing),
+                             twice.get(without::nothing)) == status::success);
+  for (std::size_t k = 0; k < 5; ++k) CHECK(twice.count[k] == 2 * once.count[k]);
+  const lgm::shape none = make_shape(0, 0, 6, lgm::covariance::diagonal);
+  CHECK(lgm::merge_moments(context_of(1), none, lgm::class_moments<double>{}, lgm::class_moments<double>{}) ==
+        status::success);
+}
+
 TEST_CASE_TEMPLATE("a feature that is not finite stays in its class and dimension", A, float, double) {
   auto s = make_samples<float>(14, 100, 5, 20, {3, 0.1});
   moments_memory<A> clean(s.shape), spoiled(s.shape);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <lgm/column.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/row.hpp>
@@ -216,6 +218,25 @@ TEST_CASE_TEMPLATE("one row under one thread", T, float, double) { check_row<T>(
 
 TEST_CASE_TEMPLATE("one row under the lanes of a register", T, float, double) {
   check_row<T>(lgm::detail::packet_group<T>{});
+}
+
+TEST_CASE_TEMPLATE("of equally good classes the lowest is the best, whatever the order of merging", T, float,
+                   double) {
+  const auto evidence = [](std::int64_t best, T logit) {
+    lgm::row_evidence<T> e;
+    e.others = {logit, T(1)};
+    e.best = best;
+    return e;
+  };
+  const lgm::row_evidence<T> parts[] = {evidence(7, T(2)), evidence(3, T(2)), evidence(5, T(2)),
+                                        evidence(1, T(1)), lgm::row_evidence<T>{}};
+  std::size_t order[] = {0, 1, 2, 3, 4};
+  do {
+    lgm::row_evidence<T> all;
+    for (const std::size_t n : order) all.merge(parts[n]);
+    CHECK(all.best == 3);
+    CHECK(all.others.max == T(2));
+  } while (std::next_permutation(std::begin(order), std::end(order)));
 }
 
 TEST_CASE("logits near the largest are computed again where the product cancels") {

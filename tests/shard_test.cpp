@@ -59,27 +59,21 @@ TEST_CASE_TEMPLATE("shards of any division, merged in any order, agree with the 
 
 TEST_CASE_TEMPLATE("shards at every edge size agree with the reference", T, float, double) {
   std::uint64_t seed = 630;
-  for (const auto covariance : covariances)
-    for (const auto reduction : reductions)
-      for (const auto& size : edge_sizes)
-        for (const bool soft : {false, true}) {
-          ++seed;
-          CAPTURE(name_of(covariance));
-          CAPTURE(name_of(reduction));
-          CAPTURE(size.samples);
-          CAPTURE(size.classes);
-          CAPTURE(size.dims);
-          CAPTURE(soft);
-          auto p = make_problem<T>(seed, strided_shape(size, covariance), margin_options<T>(reduction));
-          p.log_prior_given = seed % 3 != 0;
-          give(p, seed, extras_of(static_cast<unsigned>(seed % 16) + (soft ? 16 : 0)));
-          const expectation<T> expected(p);
-          const auto divisions = divisions_of(size_of(size.classes));
-          const auto contexts = tiled_contexts();
-          check_assembled(expected,
-                          run_sharded(contexts[seed % contexts.size()], p, divisions[seed % divisions.size()],
-                                      mergings[seed % std::size(mergings)], expected.out.counted));
-        }
+  for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& size) {
+    for (const bool soft : {false, true}) {
+      ++seed;
+      CAPTURE(soft);
+      auto p = make_problem<T>(seed, strided_shape(size, covariance), margin_options<T>(reduction));
+      p.log_prior_given = seed % 3 != 0;
+      give(p, seed, extras_of(static_cast<unsigned>(seed % 16) + (soft ? 16 : 0)));
+      const expectation<T> expected(p);
+      const auto divisions = divisions_of(size_of(size.classes));
+      const auto contexts = tiled_contexts();
+      check_assembled(expected,
+                      run_sharded(contexts[seed % contexts.size()], p, divisions[seed % divisions.size()],
+                                  mergings[seed % std::size(mergings)], expected.out.counted));
+    }
+  });
 }
 
 // A shard centres its products on the mean of its own means, and sums are cut at its ends: both move a result by the

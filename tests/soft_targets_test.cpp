@@ -64,21 +64,14 @@ TEST_CASE_TEMPLATE("soft targets and every combination of weights agree with the
 
 TEST_CASE_TEMPLATE("soft targets at every edge size agree with the reference", T, float, double) {
   std::uint64_t seed = 302;
-  for (const auto covariance : covariances)
-    for (const auto reduction : reductions)
-      for (const auto& size : edge_sizes) {
-        CAPTURE(name_of(covariance));
-        CAPTURE(name_of(reduction));
-        CAPTURE(size.samples);
-        CAPTURE(size.classes);
-        CAPTURE(size.dims);
-        auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
-        p.upstream_given = true;
-        p.target_stride = size.classes + 3;
-        give(p, seed, extras_of(16 + static_cast<unsigned>(seed % 16)));
-        const expectation<T> expected(p);
-        for (const auto& context : tiled_contexts()) check_both_ways(context, p, expected);
-      }
+  for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& size) {
+    auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
+    p.upstream_given = true;
+    p.target_stride = size.classes + 3;
+    give(p, seed, extras_of(16 + static_cast<unsigned>(seed % 16)));
+    const expectation<T> expected(p);
+    for (const auto& context : tiled_contexts()) check_both_ways(context, p, expected);
+  });
 }
 
 TEST_CASE_TEMPLATE("soft targets without margin, without likelihood, and with large ones", T, float, double) {
@@ -108,20 +101,7 @@ TEST_CASE("soft gradients are the slopes of the library's own losses") {
         auto p =
             make_problem<double>(304, make_shape(9, 5, 4, covariance), margin_options<double>(reduction));
         give(p, mask, extras_of(mask));
-        const auto context = context_of(1);
-        const auto loss = [&]() -> real {
-          double total = 0;
-          lgm::loss_result<double> result;
-          result.total = &total;
-          REQUIRE(forward(context, p, result) == status::success);
-          return total;
-        };
-        outputs<double> fused(p), apart(p);
-        REQUIRE(forward_backward(context, p, fused) == status::success);
-        check_all_slopes(p, fused, loss);
-        REQUIRE(forward(context, p, apart.result()) == status::success);
-        REQUIRE(backward(context, p, apart.row_state.data(), apart.gradients()) == status::success);
-        check_all_slopes(p, apart, loss);
+        check_slopes_both_ways(context_of(1), p);
       }
 }
 

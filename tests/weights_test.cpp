@@ -20,18 +20,6 @@ namespace {
 using lgm::status;
 using namespace support;
 
-// The library's own total, weighted by upstream under reduction none.
-real objective_of(const lgm::host_context& context, const problem<double>& p) {
-  std::vector<double> total(p.options.reduction == lgm::reduction::none ? p.samples() : 1);
-  lgm::loss_result<double> result;
-  result.total = total.data();
-  REQUIRE(forward(context, p, result) == status::success);
-  real sum = 0;
-  for (std::size_t n = 0; n < total.size(); ++n)
-    sum += static_cast<real>(total[n]) * static_cast<real>(p.upstream_given ? p.upstream[n] : 1.0);
-  return sum;
-}
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("every combination agrees with the reference", T, float, double) {
@@ -51,20 +39,13 @@ TEST_CASE_TEMPLATE("every combination agrees with the reference", T, float, doub
 
 TEST_CASE_TEMPLATE("every edge size agrees with the reference", T, float, double) {
   std::uint64_t seed = 202;
-  for (const auto covariance : covariances)
-    for (const auto reduction : reductions)
-      for (const auto& size : edge_sizes) {
-        CAPTURE(name_of(covariance));
-        CAPTURE(name_of(reduction));
-        CAPTURE(size.samples);
-        CAPTURE(size.classes);
-        CAPTURE(size.dims);
-        auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
-        p.upstream_given = true;
-        give(p, seed, {true, true, seed % 2 == 0, 0.1});
-        const expectation<T> expected(p);
-        for (const auto& context : tiled_contexts()) check_both_ways(context, p, expected);
-      }
+  for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& size) {
+    auto p = make_problem<T>(++seed, strided_shape(size, covariance), margin_options<T>(reduction));
+    p.upstream_given = true;
+    give(p, seed, {true, true, seed % 2 == 0, 0.1});
+    const expectation<T> expected(p);
+    for (const auto& context : tiled_contexts()) check_both_ways(context, p, expected);
+  });
 }
 
 TEST_CASE_TEMPLATE("smoothing from none to all, with margins and likelihoods from none to large", T, float,
@@ -97,13 +78,7 @@ TEST_CASE("gradients are the slopes of the library's own weighted losses") {
             make_problem<double>(204, make_shape(9, 5, 4, covariance), margin_options<double>(reduction));
         p.upstream_given = reduction == lgm::reduction::none;
         give(p, mask, extras_of(mask));
-        const auto context = context_of(1);
-        outputs<double> fused(p), apart(p);
-        REQUIRE(forward_backward(context, p, fused) == status::success);
-        check_all_slopes(p, fused, [&] { return objective_of(context, p); });
-        REQUIRE(forward(context, p, apart.result()) == status::success);
-        REQUIRE(backward(context, p, apart.row_state.data(), apart.gradients()) == status::success);
-        check_all_slopes(p, apart, [&] { return objective_of(context, p); });
+        check_slopes_both_ways(context_of(1), p);
       }
 }
 

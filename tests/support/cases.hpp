@@ -22,6 +22,21 @@ constexpr sizes3 edge_sizes[] = {{0, 4, 3},   {1, 1, 1},  {1, 2, 3},   {2, 1, 5}
                                  {5, 7, 4},   {9, 8, 7},  {4, 9, 9},   {8, 15, 5}, {17, 16, 2},
                                  {7, 17, 16}, {5, 3, 17}, {33, 33, 9}, {40, 65, 6}};
 
+// f(covariance, reduction, sizes) at every edge size.
+template <class F>
+void for_each_edge(F f) {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (const auto& size : edge_sizes) {
+        CAPTURE(name_of(covariance));
+        CAPTURE(name_of(reduction));
+        CAPTURE(size.samples);
+        CAPTURE(size.classes);
+        CAPTURE(size.dims);
+        f(covariance, reduction, size);
+      }
+}
+
 // One tile; two sizes of tiles that cut rows, classes or both at the sizes above; the smallest tiles there are. (More than
 // one thread works only on larger problems: threads_test.)
 inline std::vector<lgm::host_context> tiled_contexts() {

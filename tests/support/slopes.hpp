@@ -68,6 +68,29 @@ void check_all_slopes(problem<double>& p, const outputs<double>& out, Loss loss)
                tolerance);
 }
 
+// The library's own total, weighted by upstream under reduction none.
+inline real objective_of(const lgm::host_context& context, const problem<double>& p) {
+  std::vector<double> total(p.options.reduction == lgm::reduction::none ? p.samples() : 1);
+  lgm::loss_result<double> result;
+  result.total = total.data();
+  REQUIRE(forward(context, p, result) == lgm::status::success);
+  real sum = 0;
+  for (std::size_t n = 0; n < total.size(); ++n)
+    sum += static_cast<real>(total[n]) * static_cast<real>(p.upstream_given ? p.upstream[n] : 1.0);
+  return sum;
+}
+
+// Gradients of forward_backward, and of forward followed by backward, against the slopes of the library's own losses.
+inline void check_slopes_both_ways(const lgm::host_context& context, problem<double>& p) {
+  const auto loss = [&] { return objective_of(context, p); };
+  outputs<double> fused(p), apart(p);
+  REQUIRE(forward_backward(context, p, fused) == lgm::status::success);
+  check_all_slopes(p, fused, loss);
+  REQUIRE(forward(context, p, apart.result()) == lgm::status::success);
+  REQUIRE(backward(context, p, apart.row_state.data(), apart.gradients()) == lgm::status::success);
+  check_all_slopes(p, apart, loss);
+}
+
 // The same for the reference in long double, where the rounding part is 1e-13 at this h, the truncation part 1e-9.
 template <class Loss>
 void check_reference_slopes(reference::input& in, const reference::output& out, Loss loss) {
