@@ -16,6 +16,11 @@ template <class T>
 struct packet {
   using native = typename Eigen::internal::packet_traits<T>::type;
   static constexpr int size = Eigen::internal::unpacket_traits<native>::size;
+  static constexpr bool has_masks = Eigen::internal::unpacket_traits<native>::masked_load_available &&
+                                    Eigen::internal::unpacket_traits<native>::masked_store_available;
+
+  // Eigen's mask_t: a bit a lane.
+  using mask = std::conditional_t<(size > 8), std::uint16_t, std::uint8_t>;
 
   native value;
 
@@ -28,6 +33,25 @@ struct packet {
 
   static packet load(const T* p) { return {Eigen::internal::ploadu<native>(p), 0}; }
   void store(T* p) const { Eigen::internal::pstoreu<T, native>(p, value); }
+  // The first count < size lanes; a load leaves the others zero.
+  static packet load(const T* p, int count) {
+    if constexpr (has_masks) {
+      return {Eigen::internal::ploadu<native>(p, static_cast<mask>((1u << count) - 1u)), 0};
+    } else {
+      T lanes[size] = {};
+      for (int lane = 0; lane < count; ++lane) lanes[lane] = p[lane];
+      return load(lanes);
+    }
+  }
+  void store(T* p, int count) const {
+    if constexpr (has_masks) {
+      Eigen::internal::pstoreu(p, value, static_cast<mask>((1u << count) - 1u));
+    } else {
+      T lanes[size];
+      store(lanes);
+      for (int lane = 0; lane < count; ++lane) p[lane] = lanes[lane];
+    }
+  }
 
   friend packet operator+(packet a, packet b) { return {Eigen::internal::padd(a.value, b.value), 0}; }
   friend packet operator-(packet a, packet b) { return {Eigen::internal::psub(a.value, b.value), 0}; }
@@ -49,6 +73,17 @@ struct packet {
     const native is_zero = Eigen::internal::pcmp_eq(weight.value, Eigen::internal::pset1<native>(T(0)));
     return {Eigen::internal::pandnot(Eigen::internal::pmul(weight.value, v.value), is_zero), 0};
   }
+  // The first count lanes of a, the others of b.
+  friend packet first_lanes(int count, packet a, packet b) {
+    const native lane = Eigen::internal::plset<native>(T(0));
+    const native is_first =
+        Eigen::internal::pcmp_lt(lane, Eigen::internal::pset1<native>(static_cast<T>(count)));
+    return {Eigen::internal::pselect(is_first, a.value, b.value), 0};
+  }
+  // All lanes in one.
+  friend T reduce_lanes(packet a, plus) { return Eigen::internal::predux(a.value); }
+  friend T reduce_lanes(packet a, maximum) { return Eigen::internal::predux_max(a.value); }
+  friend T reduce_lanes(packet a, minimum) { return Eigen::internal::predux_min(a.value); }
   friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
 };
 
@@ -58,27 +93,19 @@ struct packet_index {
   int count;
 };
 
-// Lanes beyond the row hold the value of its last element.
+// Lanes beyond the row are zero.
 template <class T>
 packet<T> load(const T* pointer, packet_index i) {
-  constexpr int size = packet<T>::size;
-  if (i.count == size) return packet<T>::load(pointer + i.first);
-  T lanes[size];
-  for (int lane = 0; lane < size; ++lane)
-    lanes[lane] = pointer[i.first + (lane < i.count ? lane : i.count - 1)];
-  return packet<T>::load(lanes);
+  return i.count == packet<T>::size ? packet<T>::load(pointer + i.first)
+                                    : packet<T>::load(pointer + i.first, i.count);
 }
 
 template <class T>
 void store(T* pointer, packet_index i, packet<T> value) {
-  constexpr int size = packet<T>::size;
-  if (i.count == size) {
+  if (i.count == packet<T>::size)
     value.store(pointer + i.first);
-    return;
-  }
-  T lanes[size];
-  value.store(lanes);
-  for (int lane = 0; lane < i.count; ++lane) pointer[i.first + lane] = lanes[lane];
+  else
+    value.store(pointer + i.first, i.count);
 }
 
 // V is the type of the lanes, T that of the memory.
@@ -87,14 +114,8 @@ packet<V> load_as(const T* pointer, packet_index i) {
   if constexpr (std::is_same<T, V>::value) {
     return load(pointer, i);
   } else {
-    constexpr int size = packet<V>::size;
-    V lanes[size];
-    if (i.count == size) {
-      for (int lane = 0; lane < size; ++lane) lanes[lane] = static_cast<V>(pointer[i.first + lane]);
-    } else {
-      for (int lane = 0; lane < size; ++lane)
-        lanes[lane] = static_cast<V>(pointer[i.first + (lane < i.count ? lane : i.count - 1)]);
-    }
+    V lanes[packet<V>::size] = {};
+    for (int lane = 0; lane < i.count; ++lane) lanes[lane] = static_cast<V>(pointer[i.first + lane]);
     return packet<V>::load(lanes);
   }
 }
@@ -149,16 +170,11 @@ struct packet_group {
       for (int s = 0; s < lanes_in_flight; ++s) sums[s] = op(sums[s], f(packet_index{i + s * size, size}));
     for (int s = 0; i + size <= n; i += size, ++s) sums[s] = op(sums[s], f(packet_index{i, size}));
     if (i < n) {
-      packet<T> tail = f(packet_index{i, static_cast<int>(n - i)});
-      for_lanes(tail, packet_index{0, size}, [&](T& lane, std::int64_t j) {
-        if (j >= n - i) lane = init;
-      });
-      sums[lanes_in_flight - 1] = op(sums[lanes_in_flight - 1], tail);
+      const packet<T> tail = f(packet_index{i, static_cast<int>(n - i)});
+      sums[lanes_in_flight - 1] =
+          op(sums[lanes_in_flight - 1], first_lanes(static_cast<int>(n - i), tail, packet<T>(init)));
     }
-    packet<T> all = op(op(sums[0], sums[1]), op(sums[2], sums[3]));
-    T result = init;
-    for_lanes(all, packet_index{0, size}, [&](T& lane, std::int64_t) { result = op(result, lane); });
-    return result;
+    return reduce_lanes(op(op(sums[0], sums[1]), op(sums[2], sums[3])), op);
   }
 
   template <class F>
