@@ -53,7 +53,9 @@ void check_columns(const Group& group) {
             square[j] += w * t * t;
           }
         }
-        lgm::uncentre_sum(group, dims, c.mean, offset.data(), weight_sum, difference.data());
+        std::vector<T> begun(size_of(dims));
+        lgm::begin_class_sum(group, dims, c.mean, offset.data(), weight_sum, begun.data());
+        for (std::size_t j = 0; j < size_of(dims); ++j) difference[j] += begun[j];
         sums.share = weight_sum;
         sums.probability = -weight_sum;
         for (std::size_t i = 0; i < 20; ++i) {

@@ -597,13 +597,13 @@ struct given_weights_run {
 };
 
 struct feature_gradient_run {
-  static constexpr int variants = 5;  // each covariance; no row part; no target
+  static constexpr int variants = 6;  // each covariance; no row part; no target; over what is there
   template <class Group, class T>
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>&) {
     const auto c = in.parameters(form_of(in.variant));
-    lgm::finish_feature_gradient(group, in.n, in.features.data(), in.centre.data(),
-                                 T(in.variant == 3 ? 0 : 0.625), in.variant == 4 ? nullptr : &c, T(-1.375),
-                                 out.a);
+    lgm::begin_feature_gradient(group, in.n, in.features.data(), in.centre.data(),
+                                T(in.variant == 3 ? 0 : 0.625), in.variant == 4 ? nullptr : &c, T(-1.375),
+                                in.variant != 5, out.a);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {
@@ -612,8 +612,8 @@ struct feature_gradient_run {
       const real difference = widen(in.features[j]) - widen(in.mean[j]);
       const real own =
           in.variant == 4 ? 0 : -1.375L * difference * std::exp(-in.log_variance_at(form_of(in.variant), j));
-      e.a[j] = {widen(in.a[j]) + row + own,
-                4 * epsilon<T>() * (std::fabs(widen(in.a[j])) + std::fabs(row) + std::fabs(own))};
+      const real before = in.variant == 5 ? 0 : widen(in.a[j]);
+      e.a[j] = {before + row + own, 4 * epsilon<T>() * (std::fabs(before) + std::fabs(row) + std::fabs(own))};
     }
   }
 };

@@ -41,16 +41,15 @@ struct class_sums {
   T probability = 0;  // sum_i g_ik
 };
 
-// Turns sum_i w_ik x'_i, x' = x - offset, into sum_i w_ik (x_i - mu_k), in place. weight is sum_i w_ik, from
-// the weights as rounded.
+// What sum_i w_ik (x_i - mu_k) has besides the product sum_i w_ik x'_i, x' = x - offset, which then adds to it: out
+// [dims] = -weight (mu_k - offset). weight is sum_i w_ik, from the weights as rounded.
 template <class Group, class T>
-LGM_HD void uncentre_sum(const Group& group, std::int64_t dims, const T* mean, const T* offset, T weight,
-                         T* sum) {
-  using detail::fused;
+LGM_HD void begin_class_sum(const Group& group, std::int64_t dims, const T* mean, const T* offset, T weight,
+                            T* out) {
   group.for_each(dims, [&](auto j) {
-    auto s = load(sum, j);
-    using V = decltype(s);
-    store(sum, j, fused(V(-weight), load(mean, j) - load(offset, j), s));
+    const auto centred = load(mean, j) - load(offset, j);
+    using V = std::decay_t<decltype(centred)>;
+    store(out, j, V(-weight) * centred);
   });
 }
 

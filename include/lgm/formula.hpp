@@ -24,6 +24,8 @@ struct numeric {
   // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
   // slow on.
   static constexpr T negligible = sizeof(T) == 4 ? static_cast<T>(-80) : static_cast<T>(-650);
+  // Below this exp is no normal number any more: it takes ten times as long, and means nothing here.
+  static constexpr T vanishing = sizeof(T) == 4 ? static_cast<T>(-87) : static_cast<T>(-708);
 };
 
 // eq:distance and eq:log_det read the variance through its logarithm.
@@ -103,11 +105,27 @@ LGM_HD T rest(T others, T target) {
   return others - target;
 }
 
-// eq:classification, log(1 + e^R), with full relative accuracy for small losses as well as large ones.
+// What follows from R, with full relative accuracy for small losses as well as large ones.
+template <class T>
+struct rest_terms {
+  T rest;
+  T tail;        // e^-|R|
+  T correction;  // log(1 + e^-|R|)
+
+  LGM_HD explicit rest_terms(T r)
+      : rest(r),
+        tail(detail::exp_above(-std::fabs(r), numeric<T>::vanishing)),
+        correction(std::log1p(tail)) {}
+
+  // eq:classification, log(1 + e^R).
+  LGM_HD T classification_loss() const { return rest > T(0) ? rest + correction : correction; }
+  // eq:weight, -g_z = sigmoid(R): the probability that the target's class is not the one.
+  LGM_HD T target_miss() const { return (rest > T(0) ? T(1) : tail) / (T(1) + tail); }
+};
+
 template <class T>
 LGM_HD T classification_loss(T rest) {
-  const T tail = std::log1p(std::exp(-std::fabs(rest)));
-  return rest > T(0) ? rest + tail : tail;
+  return rest_terms<T>(rest).classification_loss();
 }
 
 // eq:likelihood.
@@ -123,11 +141,9 @@ LGM_HD T total_loss(T classification, T lambda, T likelihood) {
   return lambda == T(0) ? classification : classification + lambda * likelihood;
 }
 
-// eq:weight, -g_z = sigmoid(R): the probability that the target's class is not the one.
 template <class T>
 LGM_HD T target_miss(T rest) {
-  const T small = std::exp(-std::fabs(rest));
-  return rest > T(0) ? T(1) / (T(1) + small) : small / (T(1) + small);
+  return rest_terms<T>(rest).target_miss();
 }
 
 // eq:weight, w_z. lambda times the weight of the sample's likelihood, where it has one.
@@ -165,14 +181,16 @@ struct label_coefficients {
 // e^-|R|).
 template <class T>
 struct log_evidence {
-  T anchor;
-  T correction;
+  T anchor = -numeric<T>::infinity;
+  T correction = 0;
 
-  LGM_HD log_evidence(T target, T others) {
-    const T r = rest(others, target);
-    anchor = r > T(0) ? others : target;
-    correction =
-        others == target && anchor == -numeric<T>::infinity ? T(0) : std::log1p(std::exp(-std::fabs(r)));
+  log_evidence() = default;
+  LGM_HD log_evidence(T target, T others)
+      : log_evidence(target, others, rest_terms<T>(rest(others, target))) {}
+  // terms: of others and target.
+  LGM_HD log_evidence(T target, T others, const rest_terms<T>& terms)
+      : anchor(terms.rest > T(0) ? others : target), correction(terms.correction) {
+    if (others == target && anchor == -numeric<T>::infinity) correction = 0;
   }
   LGM_HD T value() const { return anchor + correction; }
 };

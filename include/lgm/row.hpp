@@ -462,33 +462,30 @@ LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constant
   return sum_of_weights(group, row, c);
 }
 
-// eq:grad_feature once the products are in: out, [dims], holds minus the sum of w_k mu'_k / Lambda_k over the
-// other classes (product form: weight_sum is their sum of w_k / Lambda_k) or their whole sum (weight_sum = 0,
-// centred unused); adds weight_sum x' and the target's own term. target: null where this range of classes
-// does not have it.
+// What eq:grad_feature has besides the products: out [dims] = (add: +=) weight_sum x' and the target's own term. The
+// products then add minus the sum of w_k mu'_k / Lambda_k over the range's other classes, or, where they work on
+// differences (weight_sum = 0, centred unused), the whole sum of w_k (x - mu_k) / Lambda_k.
+//   weight_sum  the range's sum of w_k / Lambda_k, without the target's
+//   target      null where the range does not have it
 template <class Group, class T>
-LGM_HD void finish_feature_gradient(const Group& group, std::int64_t dims, const T* features,
-                                    const T* centred, T weight_sum, const class_parameters<T>* target,
-                                    T target_weight, T* out) {
+LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const T* features, const T* centred,
+                                   T weight_sum, const class_parameters<T>* target, T target_weight, bool add,
+                                   T* out) {
   using detail::fused;
-  if (weight_sum != T(0)) {
-    group.for_each(dims, [&](auto j) {
-      auto sum = load(out, j);
-      using V = decltype(sum);
-      store(out, j, fused(V(weight_sum), load(centred, j), sum));
-    });
-  }
-  if (target == nullptr) return;
-  const bool diagonal = target->log_variance != nullptr && target->diagonal;
-  const T weight = target->log_variance == nullptr || diagonal
+  const bool diagonal = target != nullptr && target->log_variance != nullptr && target->diagonal;
+  const T weight = target == nullptr || target->log_variance == nullptr || diagonal
                        ? target_weight
                        : target_weight * inverse_variance(*target->log_variance);
   group.for_each(dims, [&](auto j) {
-    auto sum = load(out, j);
-    using V = decltype(sum);
-    V t = load(features, j) - load(target->mean, j);
-    if (diagonal) t = t * inverse_variance(load(target->log_variance, j));
-    store(out, j, fused(V(weight), t, sum));
+    using V = decltype(load(features, j));
+    V sum = add ? load(static_cast<const T*>(out), j) : V(T(0));
+    if (weight_sum != T(0)) sum = fused(V(weight_sum), load(centred, j), sum);
+    if (target != nullptr) {
+      V t = load(features, j) - load(target->mean, j);
+      if (diagonal) t = t * inverse_variance(load(target->log_variance, j));
+      sum = fused(V(weight), t, sum);
+    }
+    store(out, j, sum);
   });
 }
 

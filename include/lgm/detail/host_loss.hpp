@@ -44,13 +44,18 @@ class host_loss {
   }
 
   // Losses, gradients or both. With read_state null the losses' evidence is gathered here; else it is what forward and
-  // merge_row_state left. report: whether losses are written.
+  // merge_row_state left, of all classes of the mixture, and the losses are this call's part of theirs. report: whether
+  // losses are written.
   void loss(const T* read_state, bool report, const T* upstream, const loss_result<T>& result,
             const gradients<T, T>& gradient) {
     const shape& s = t_.shape;
+    read_state_ = read_state;
+    report_ = report;
+    upstream_ = upstream;
+    result_ = result;
+    gradient_ = gradient;
     find_best_ = result.correct != nullptr;
-    const bool parameters = wants_parameters(gradient),
-               differentiate = gradient.feature != nullptr || parameters;
+    const bool differentiate = gradient.feature != nullptr || wants_parameters();
     const bool terms = report && (result.total != nullptr || result.classification != nullptr);
     gather_excess_ = terms && (targets_.is_soft || options_.label_smoothing != T(0));
     gather_likelihood_ =
@@ -59,34 +64,39 @@ class host_loss {
                                      result.log_evidence != nullptr);
     const bool gather = gather_excess_ || gather_likelihood_ || (evidence && read_state == nullptr);
     const bool visit = differentiate || evidence || gather || (report && result.likelihood != nullptr);
+    // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
+    const bool at_once = gather && differentiate && t_.plan.whole_rows && s.classes > 0;
     loss_sums sums;
 
-    if (s.samples == 0 && parameters) clear_parameters(gradient);
+    if (s.samples == 0) clear_parameters();
     t_.for_row_tiles(visit ? s.samples : 0, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) { prepare(i); });
-      if (gather) {
-        t_.for_class_tiles([&] {
-          t_.make_products();
-          t_.for_rows([&](std::int64_t i, std::int64_t) { gather_evidence(i); });
-        });
+      if (!at_once) {
+        if (gather) {
+          t_.for_class_tiles([&] {
+            t_.make_products();
+            t_.for_rows([&](std::int64_t i, std::int64_t) { gather_evidence(i); });
+          });
+        }
+        t_.for_rows([&](std::int64_t i, std::int64_t) { settle(i); });
       }
-      for (std::int64_t i = 0; i < t_.row_count; ++i) settle(i, read_state);
-      if (report) write_losses(result, read_state != nullptr, sums);
-      if (!differentiate) return;
-      for (std::int64_t i = 0; i < t_.row_count; ++i) weigh(i, upstream);
-      make_gradients(gradient, gather && t_.plan.whole_rows, true);
+      if (differentiate) make_gradients(at_once, true);
+      if (report) add_losses(sums);
     });
-    if (report) write_sums(result, sums);
+    if (report) write_sums(sums);
   }
 
   // Gradients from targets.slope, any gradient of the logits.
   void logits_gradients(const T* upstream, const gradients<T, T>& gradient) {
-    const bool parameters = wants_parameters(gradient);
-    if (t_.shape.samples == 0 && parameters) clear_parameters(gradient);
-    t_.for_row_tiles(gradient.feature != nullptr || parameters ? t_.shape.samples : 0, [&] {
-      t_.for_rows([&](std::int64_t i, std::int64_t) { prepare(i); });
-      for (std::int64_t i = 0; i < t_.row_count; ++i) weigh_given(i, upstream);
-      make_gradients(gradient, false, spherical() && wants_log_variance(gradient));
+    upstream_ = upstream;
+    gradient_ = gradient;
+    if (t_.shape.samples == 0) clear_parameters();
+    t_.for_row_tiles(gradient.feature != nullptr || wants_parameters() ? t_.shape.samples : 0, [&] {
+      t_.for_rows([&](std::int64_t i, std::int64_t) {
+        prepare(i);
+        weigh_given(i);
+      });
+      make_gradients(false, spherical() && wants_log_variance());
     });
   }
 
@@ -101,11 +111,11 @@ class host_loss {
 
   bool diagonal() const { return t_.diagonal(); }
   bool spherical() const { return t_.shape.covariance == covariance::spherical; }
-  bool wants_log_variance(const gradients<T, T>& g) const {
-    return g.log_variance != nullptr && t_.shape.covariance != covariance::identity;
+  bool wants_log_variance() const {
+    return gradient_.log_variance != nullptr && t_.shape.covariance != covariance::identity;
   }
-  bool wants_parameters(const gradients<T, T>& g) const {
-    return g.mean != nullptr || g.log_prior != nullptr || wants_log_variance(g);
+  bool wants_parameters() const {
+    return gradient_.mean != nullptr || gradient_.log_prior != nullptr || wants_log_variance();
   }
 
   std::int64_t label(std::int64_t sample) const {
@@ -114,10 +124,10 @@ class host_loss {
   T sample_weight(std::int64_t sample) const {
     return options_.sample_weight != nullptr ? options_.sample_weight[sample] : T(1);
   }
-  T incoming(const T* upstream, std::int64_t i) const {
+  T incoming(std::int64_t i) const {
     if (!alpha_usable_) return T(0);
-    return upstream == nullptr ? T(1)
-                               : upstream[options_.reduction == reduction::none ? t_.first_row + i : 0];
+    return upstream_ == nullptr ? T(1)
+                                : upstream_[options_.reduction == reduction::none ? t_.first_row + i : 0];
   }
   const T* slope(std::int64_t i) const {
     return targets_.slope + (t_.first_row + i) * row_stride(t_.shape.logits_stride, t_.shape.classes);
@@ -230,68 +240,74 @@ class host_loss {
     if (r.wanted.index < 0 || q[k] > r.wanted.value) r.wanted = {t_.first_class + k, q[k]};
   }
 
-  // The row's state once all class tiles are in, or as it is given.
-  void settle(std::int64_t i, const T* read_state) {
+  // The row's state once all class tiles are in, or as it is given, and what follows from it.
+  void settle(std::int64_t i) {
     row_record<T>& r = b_.record[i];
-    const T* state = read_state == nullptr ? nullptr : read_state + 2 * (t_.first_row + i);
-    r.others = state == nullptr ? r.evidence.others.value() : state[1];
+    const T* state = read_state_ == nullptr ? nullptr : read_state_ + 2 * (t_.first_row + i);
+    const T others = state == nullptr ? r.evidence.others.value() : state[1];
     if (targets_.is_soft) {
       r.total = state == nullptr ? r.evidence.coefficient : std::exp(state[0]);
     } else {
       r.total = r.coefficients.total();
       if (state != nullptr) r.target.logit = state[0];
     }
+    const rest_terms<T> terms(rest(others, r.target.logit));
+    r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
+    if (report_) write_losses(i, others, terms);
+    weigh(i, terms);
   }
 
-  // Losses of the row tile, and their sums. merged: the row state is of all classes of the mixture, and the losses are
-  // this call's part of theirs; else they are those of this call's classes.
-  void write_losses(const loss_result<T>& result, bool merged, loss_sums& sums) const {
+  // Losses of row i.
+  void write_losses(std::int64_t i, T others, const rest_terms<T>& terms) {
     const bool each = options_.reduction == reduction::none;
-    for (std::int64_t i = 0; i < t_.row_count; ++i) {
-      const row_record<T>& r = b_.record[i];
-      const std::int64_t at = t_.first_row + i;
-      const bool counts = b_.counts[i] != 0;
-      const auto evidence = [&] { return log_evidence<T>(r.target.logit, r.others); };
-      T classification = 0, likelihood = 0, total = 0;
-      if (counts) {
-        if (targets_.is_soft) {
-          classification = sample_weight(at) * r.evidence.excess_under(evidence());
-          likelihood = sample_weight(at) * r.likelihood;
-        } else {
-          const bool here = b_.target[i] >= 0;
-          if (here) {
-            classification = r.coefficients.target * classification_loss(rest(r.others, r.target.logit));
-            likelihood =
-                r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
-          }
-          if (gather_excess_ && (here || merged)) classification += r.evidence.excess_under(evidence());
+    row_record<T>& r = b_.record[i];
+    const std::int64_t at = t_.first_row + i;
+    const bool counts = b_.counts[i] != 0;
+    T classification = 0, likelihood = 0, total = 0;
+    if (counts) {
+      if (targets_.is_soft) {
+        classification = sample_weight(at) * r.evidence.excess_under(r.log_evidence);
+        likelihood = sample_weight(at) * r.likelihood;
+      } else {
+        const bool here = b_.target[i] >= 0, merged = read_state_ != nullptr;
+        if (here) {
+          classification = r.coefficients.target * terms.classification_loss();
+          likelihood = r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
         }
-        if (!alpha_usable_) classification = likelihood = std::numeric_limits<T>::quiet_NaN();
-        total = total_loss(classification, options_.lambda, likelihood);
-        sums.correct += find_best_ && is_correct(i);
+        if (gather_excess_ && (here || merged)) classification += r.evidence.excess_under(r.log_evidence);
       }
-      sums.total += static_cast<double>(total);
-      sums.classification += static_cast<double>(classification);
-      sums.likelihood += static_cast<double>(likelihood);
-      if (each && result.total != nullptr) result.total[at] = total;
-      if (each && result.classification != nullptr) result.classification[at] = classification;
-      if (each && result.likelihood != nullptr) result.likelihood[at] = likelihood;
-      if (result.row_state != nullptr) {
-        const T first = targets_.is_soft ? std::log(r.total) : r.target.logit;
-        result.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
-        result.row_state[2 * at + 1] = counts ? r.others : -numeric<T>::infinity;
-      }
-      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? evidence().value() : T(0);
+      if (!alpha_usable_) classification = likelihood = std::numeric_limits<T>::quiet_NaN();
+      total = total_loss(classification, options_.lambda, likelihood);
+    }
+    r.losses = {total, classification, likelihood, counts && find_best_ && is_correct(i)};
+    if (each && result_.total != nullptr) result_.total[at] = total;
+    if (each && result_.classification != nullptr) result_.classification[at] = classification;
+    if (each && result_.likelihood != nullptr) result_.likelihood[at] = likelihood;
+    if (result_.row_state != nullptr) {
+      const T first = targets_.is_soft ? std::log(r.total) : r.target.logit;
+      result_.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
+      result_.row_state[2 * at + 1] = counts ? others : -numeric<T>::infinity;
+    }
+    if (result_.log_evidence != nullptr) result_.log_evidence[at] = counts ? r.log_evidence.value() : T(0);
+  }
+  // In the order of the samples, so that the sums do not depend on tiles and threads.
+  void add_losses(loss_sums& sums) const {
+    for (std::int64_t i = 0; i < t_.row_count; ++i) {
+      const row_losses<T>& losses = b_.record[i].losses;
+      sums.total += static_cast<double>(losses.total);
+      sums.classification += static_cast<double>(losses.classification);
+      sums.likelihood += static_cast<double>(losses.likelihood);
+      sums.correct += losses.correct;
     }
   }
-  void write_sums(const loss_result<T>& result, const loss_sums& sums) const {
-    if (result.counted != nullptr) *result.counted = counted_;
-    if (result.correct != nullptr) *result.correct = sums.correct;
+  void write_sums(const loss_sums& sums) const {
+    if (result_.counted != nullptr) *result_.counted = counted_;
+    if (result_.correct != nullptr) *result_.correct = sums.correct;
     if (options_.reduction == reduction::none) return;
     const double d = static_cast<double>(divisor_);
-    if (result.total != nullptr) *result.total = static_cast<T>(sums.total / d);
-    if (result.classification != nullptr) *result.classification = static_cast<T>(sums.classification / d);
-    if (result.likelihood != nullptr) *result.likelihood = static_cast<T>(sums.likelihood / d);
+    if (result_.total != nullptr) *result_.total = static_cast<T>(sums.total / d);
+    if (result_.classification != nullptr) *result_.classification = static_cast<T>(sums.classification / d);
+    if (result_.likelihood != nullptr) *result_.likelihood = static_cast<T>(sums.likelihood / d);
   }
 
   // Whether the target has the largest logit without margin. Near a tie the product's rounding must not
@@ -314,19 +330,18 @@ class host_loss {
   }
 
   // What the gradients of row i are multiplied by, and the target's terms of eq:weight.
-  void weigh(std::int64_t i, const T* upstream) {
+  void weigh(std::int64_t i, const rest_terms<T>& terms) {
     row_record<T>& r = b_.record[i];
     if (b_.counts[i] == 0) return;
-    r.upstream = incoming(upstream, i) / divisor_;
+    r.upstream = incoming(i) / divisor_;
     if (targets_.is_soft) r.upstream *= sample_weight(t_.first_row + i);
     if (b_.target[i] < 0) return;
-    const T miss = r.coefficients.miss(target_miss(rest(r.others, r.target.logit)));
-    weigh_target(r, miss, options_.lambda * r.coefficients.likelihood);
+    weigh_target(r, r.coefficients.miss(terms.target_miss()), options_.lambda * r.coefficients.likelihood);
   }
-  void weigh_given(std::int64_t i, const T* upstream) {
+  void weigh_given(std::int64_t i) {
     row_record<T>& r = b_.record[i];
     if (b_.counts[i] == 0) return;
-    r.upstream = incoming(upstream, i);
+    r.upstream = incoming(i);
     if (b_.target[i] < 0) return;
     const T likelihood =
         options_.lambda == T(0) ? T(0) : options_.lambda * r.coefficients.likelihood / divisor_;
@@ -338,45 +353,37 @@ class host_loss {
     r.miss = r.upstream * miss;
   }
 
-  // The gradients of a row tile, class tile by class tile. finished: the one class tile holds finished logits;
-  // otherwise they are made again, if needs_logits.
-  void make_gradients(const gradients<T, T>& gradient, bool finished, bool needs_logits) {
+  // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
+  // evidence is yet to be gathered. needs_logits: false where the weights do not depend on them.
+  void make_gradients(bool at_once, bool needs_logits) {
     const shape& s = t_.shape;
     const std::int64_t stride = row_stride(s.gradient_stride, s.dims);
-    T* const out = gradient.feature == nullptr ? nullptr : gradient.feature + t_.first_row * stride;
-    if (out != nullptr)
-      t_.for_rows([&](std::int64_t i, std::int64_t) {
+    T* const out = gradient_.feature == nullptr ? nullptr : gradient_.feature + t_.first_row * stride;
+    if (out != nullptr && s.classes == 0)
+      for (std::int64_t i = 0; i < t_.row_count; ++i)
         std::fill(out + i * stride, out + i * stride + s.dims, T(0));
-      });
     t_.for_class_tiles([&] {
-      if (!finished && needs_logits) t_.make_products();
-      if (!needs_logits) t_.prepare_constants();
-      make_weights(gradient, finished, needs_logits);
-      t_.multiply_weights(out, stride, wants_parameters(gradient), gradient.mean != nullptr,
-                          diagonal() && wants_log_variance(gradient),
+      if (needs_logits)
+        t_.make_products();
+      else
+        t_.prepare_constants();
+      make_weights(at_once, needs_logits, out, stride);
+      t_.multiply_weights(out, stride, wants_parameters(), gradient_.mean != nullptr,
+                          diagonal() && wants_log_variance(),
                           [&](std::int64_t begin, std::int64_t count, T* differences, T* squares) {
-                            finish_parameters(gradient, begin, count, differences, squares);
+                            finish_parameters(begin, count, differences, squares);
                           });
-    });
-    if (out == nullptr) return;
-    t_.for_rows([&](std::int64_t i, std::int64_t) {
-      if (b_.counts[i] == 0) return;
-      const row_record<T>& r = b_.record[i];
-      const std::int64_t z = b_.target[i];
-      const class_parameters<T> target = t_.parameters_of(std::max<std::int64_t>(z, 0));
-      finish_feature_gradient(group_type{}, s.dims, t_.features(i), t_.centred(i),
-                              diagonal() ? T(0) : r.weight_sum, z < 0 ? nullptr : &target, r.weight,
-                              out + i * stride);
     });
   }
 
-  // Logits to weights, with their sums by row and, where parameters need them, by class.
-  void make_weights(const gradients<T, T>& gradient, bool finished, bool needs_logits) {
-    const std::int64_t parts = t_.row_parts(), classes = t_.class_count;
-    const bool parameters = wants_parameters(gradient);
+  // Logits to weights, with their sums by row and, where parameters need them, by class. out: feature gradients of the
+  // tile, to which the products will add; null: not wanted.
+  void make_weights(bool at_once, bool needs_logits, T* out, std::int64_t stride) {
+    const std::int64_t parts = t_.row_parts(), classes = t_.class_count, dims = t_.shape.dims;
+    const bool parameters = wants_parameters(), add = t_.first_class > 0;
     class_sum_rows<T> all;
     if (parameters) all.weight = b_.class_sum;
-    if (spherical() && wants_log_variance(gradient)) all.distance = b_.class_distance;
+    if (spherical() && wants_log_variance()) all.distance = b_.class_distance;
     if (parameters && targets_.is_soft) {
       all.share = b_.class_share;
       all.probability = b_.class_probability;
@@ -385,47 +392,54 @@ class host_loss {
     for (T* sum : arrays)
       if (sum != nullptr) std::fill(sum, sum + parts * classes, T(0));
     t_.for_rows([&](std::int64_t i, std::int64_t part) {
+      if (at_once) {
+        gather_evidence(i);
+        settle(i);
+      }
       row_type row = t_.held_row(i);
+      T* const gradient = out == nullptr ? nullptr : out + i * stride;
       if (b_.counts[i] == 0) {
         std::fill(row.data, row.data + row.size, T(0));
+        if (gradient != nullptr && !add) std::fill(gradient, gradient + dims, T(0));
         return;
       }
       const auto at = [&](T* sums) { return sums == nullptr ? nullptr : sums + part * classes; };
       const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.share), at(all.probability)};
-      if (targets_.is_given)
-        weigh_given_row(i, row, needs_logits, sums);
-      else if (targets_.is_soft)
-        weigh_soft_row(i, row, finished, sums);
-      else
-        weigh_row(i, row, finished, sums);
+      const T weight_sum = targets_.is_given  ? weigh_given_row(i, row, needs_logits, sums)
+                           : targets_.is_soft ? weigh_soft_row(i, row, at_once, sums)
+                                              : weigh_row(i, row, at_once, sums);
+      if (gradient == nullptr) return;
+      const std::int64_t z = t_.local_target(i);
+      const class_parameters<T> target = t_.parameters_of(t_.first_class + std::max<std::int64_t>(z, 0));
+      begin_feature_gradient(group_type{}, dims, t_.features(i), t_.centred(i),
+                             diagonal() ? T(0) : weight_sum, z < 0 ? nullptr : &target, b_.record[i].weight,
+                             add, gradient);
     });
     for (T* sum : arrays)
       for (std::int64_t part = 1; sum != nullptr && part < parts; ++part)
         group_type{}.for_each(classes,
                               [&](auto k) { store(sum, k, load(sum, k) + load(sum + part * classes, k)); });
   }
-  void weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
-    row_record<T>& r = b_.record[i];
+  T weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+    const row_record<T>& r = b_.record[i];
     const std::int64_t target = t_.local_target(i);
-    const log_evidence<T> evidence(r.target.logit, r.others);
-    if (!finished) t_.finish(i, row, target, evidence.anchor);
-    r.weight_sum += finish_weights(group_type{}, row, b_.constants, evidence, -r.upstream * r.total,
-                                   r.upstream * r.coefficients.smoothing, class_weights(), target, sums);
+    if (!finished) t_.finish(i, row, target, r.log_evidence.anchor);
+    return finish_weights(group_type{}, row, b_.constants, r.log_evidence, -r.upstream * r.total,
+                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums);
   }
-  void weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
-    row_record<T>& r = b_.record[i];
+  T weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+    const row_record<T>& r = b_.record[i];
     const group_type group;
     const soft_row<T> q = soft(i);
-    const log_evidence<T> evidence(r.target.logit, r.others);
     if (!finished) {
-      t_.finish(i, row, -1, evidence.anchor);
-      add_soft_margin(group, row, b_.constants, r.half_norm, q, evidence.anchor, t_.direct(i));
+      t_.finish(i, row, -1, r.log_evidence.anchor);
+      add_soft_margin(group, row, b_.constants, r.half_norm, q, r.log_evidence.anchor, t_.direct(i));
     }
-    r.weight_sum += finish_soft_weights(group, row, b_.constants, evidence, q, r.total, options_.lambda,
-                                        r.upstream, sums);
+    return finish_soft_weights(group, row, b_.constants, r.log_evidence, q, r.total, options_.lambda,
+                               r.upstream, sums);
   }
-  void weigh_given_row(std::int64_t i, row_type& row, bool needs_logits, const class_sum_rows<T>& sums) {
-    row_record<T>& r = b_.record[i];
+  T weigh_given_row(std::int64_t i, row_type& row, bool needs_logits, const class_sum_rows<T>& sums) {
+    const row_record<T>& r = b_.record[i];
     const group_type group;
     const T* g = slope(i) + t_.first_class;
     if (needs_logits) {
@@ -434,15 +448,14 @@ class host_loss {
       const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
       add_soft_margin(group, row, b_.constants, r.half_norm, weighed, -numeric<T>::infinity, t_.direct(i));
     }
-    r.weight_sum += finish_given_weights(group, row, b_.constants, g, -r.upstream, t_.local_target(i), sums);
+    return finish_given_weights(group, row, b_.constants, g, -r.upstream, t_.local_target(i), sums);
   }
 
   // Gradients of the parameters of classes [begin, begin + count) of the tile, from their sums over samples.
-  void finish_parameters(const gradients<T, T>& gradient, std::int64_t begin, std::int64_t count,
-                         T* differences, T* squares) {
+  void finish_parameters(std::int64_t begin, std::int64_t count, T* differences, T* squares) {
     const group_type group;
     const std::int64_t dims = t_.shape.dims, first = t_.first_class + begin;
-    const bool add = gradient.accumulate || t_.first_row > 0;
+    const bool add = gradient_.accumulate || t_.first_row > 0;
     class_sums<T> sums[host_plan::largest_block];
     for (std::int64_t c = 0; c < count; ++c) {
       class_sums<T>& s = sums[c];
@@ -452,8 +465,6 @@ class host_loss {
       s.share = targets_.is_soft ? b_.class_share[begin + c] : weight;
       s.probability = targets_.is_soft ? b_.class_probability[begin + c] : -weight;
       if (spherical()) s.distance = b_.class_distance[begin + c];
-      if (s.difference != nullptr && !diagonal())
-        uncentre_sum(group, dims, t_.parameters_of(first + c).mean, b_.offset, weight, s.difference);
     }
     for (std::int64_t i = 0; i < t_.row_count; ++i) {
       const std::int64_t z = b_.target[i] - first;
@@ -465,21 +476,22 @@ class host_loss {
     for (std::int64_t c = 0; c < count; ++c) {
       const std::int64_t k = first + c;
       const class_parameters<T> p = t_.parameters_of(k);
-      if (gradient.mean != nullptr)
-        write_mean_gradient(group, dims, p, sums[c], add, gradient.mean + k * dims);
-      if (wants_log_variance(gradient))
+      if (gradient_.mean != nullptr)
+        write_mean_gradient(group, dims, p, sums[c], add, gradient_.mean + k * dims);
+      if (wants_log_variance())
         write_log_variance_gradient(group, dims, p, sums[c], add,
-                                    gradient.log_variance + k * (diagonal() ? dims : 1));
-      if (gradient.log_prior != nullptr)
-        gradient.log_prior[k] = add ? gradient.log_prior[k] + sums[c].probability : sums[c].probability;
+                                    gradient_.log_variance + k * (diagonal() ? dims : 1));
+      if (gradient_.log_prior != nullptr)
+        gradient_.log_prior[k] = add ? gradient_.log_prior[k] + sums[c].probability : sums[c].probability;
     }
   }
 
-  void clear_parameters(const gradients<T, T>& g) const {
+  void clear_parameters() const {
+    const gradients<T, T>& g = gradient_;
     if (g.accumulate) return;
     const std::int64_t classes = t_.shape.classes, all = classes * t_.shape.dims;
     if (g.mean != nullptr) std::fill(g.mean, g.mean + all, T(0));
-    if (wants_log_variance(g)) std::fill(g.log_variance, g.log_variance + log_variance_size(t_.shape), T(0));
+    if (wants_log_variance()) std::fill(g.log_variance, g.log_variance + log_variance_size(t_.shape), T(0));
     if (g.log_prior != nullptr) std::fill(g.log_prior, g.log_prior + classes, T(0));
   }
 
@@ -493,7 +505,12 @@ class host_loss {
   T class_weight_sum_;               // of all classes; read with label smoothing alone
   std::int64_t counted_ = 0;         // samples
   T divisor_;
-  bool find_best_ = false, gather_excess_ = false, gather_likelihood_ = false;
+  // Of the call.
+  const T* read_state_ = nullptr;
+  const T* upstream_ = nullptr;
+  loss_result<T> result_;
+  gradients<T, T> gradient_{};
+  bool report_ = false, find_best_ = false, gather_excess_ = false, gather_likelihood_ = false;
 };
 
 }  // namespace lgm::detail

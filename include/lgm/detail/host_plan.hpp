@@ -38,12 +38,18 @@ struct host_plan {
   static host_plan make(const shape& s, int threads, std::size_t tile_bytes);
 };
 
+template <class T>
+struct row_losses {
+  T total = 0, classification = 0, likelihood = 0;
+  bool correct = false;
+};
+
 // What the driver keeps of each sample of a tile.
 template <class T>
 struct row_record {
   row_target<T> target;
   row_evidence<T> evidence;            // of the class tiles so far
-  T others = -numeric<T>::infinity;    // log sum exp l_k over k != z, once all are in
+  lgm::log_evidence<T> log_evidence;   // once all are in
   nearest_class<T> nearest;            // score
   label_coefficients<T> coefficients;  // of a labelled row
   T total = 0;                         // the sum of its c_k; of soft targets before the sample's weight
@@ -51,10 +57,10 @@ struct row_record {
   struct {
     std::int64_t index = -1;
     T value = 0;
-  } best, wanted;    // soft targets: the class with the largest logit without margin, and target
-  T half_norm = 0;   // of the centred features; 0 with direct products
-  T upstream = 0;    // what the gradients of this row are multiplied by
-  T weight_sum = 0;  // over the row's other classes: sum of w_k / Lambda_k
+  } best, wanted;  // soft targets: the class with the largest logit without margin, and target
+  row_losses<T> losses;
+  T half_norm = 0;                    // of the centred features; 0 with direct products
+  T upstream = 0;                     // what the gradients of this row are multiplied by
   T weight = 0, share = 0, miss = 0;  // of the target, times upstream: w_z, lambda - g_z, -g_z
 };
 

@@ -193,8 +193,8 @@ class host_tiles {
 
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
   // (null: not wanted), and the sums over samples that parameter gradients are made of by blocks of classes:
-  // finish_classes(begin, count, differences, squares) for each block of the tile, whose sums of w_ik (x_i - mu_k),
-  // or w_ik x'_ik where not diagonal, and of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted.
+  // finish_classes(begin, count, differences, squares) for each block of the tile, whose sums of w_ik (x_i - mu_k) and
+  // of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted.
   template <class F>
   void multiply_weights(T* out, std::int64_t out_stride, bool parameters, bool difference, bool square,
                         F finish_classes) {
@@ -278,10 +278,13 @@ class host_tiles {
                           buffers.slabs[slot]);
       return;
     }
-    if (!difference || external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights,
-                                     tile_stride, buffers.centred, dims, T(0), differences, dims))
+    if (!difference) return;
+    for (std::int64_t c = 0; c < count; ++c)
+      begin_class_sum(group_type{}, dims, parameters_of(first_class + begin + c).mean, buffers.offset,
+                      buffers.class_sum[begin + c], differences + c * dims);
+    if (external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride,
+                      buffers.centred, dims, T(1), differences, dims))
       return;
-    std::fill(differences, differences + count * dims, T(0));
     gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, buffers.centred,
                                           dims, differences, dims, buffers.scratch[slot]);
   }
