@@ -346,7 +346,7 @@ def main():
               "options": {"rounds": options.rounds, "seconds": options.seconds, "separation": options.separation,
                           "alpha": problem.ALPHA, "lambda": problem.LAMBDA, "tolerance": TOLERANCE,
                           "memory_limit_gib": options.memory_limit},
-              "contenders": {name: c.title for name, c in chosen.items()}, "shapes": {}}
+              "contenders": {}, "moment_bytes": {}, "shapes": {}}
 
     with open(options.out / "workers.log", "w") as log:
         workers = Workers(options, library.resolve(), log)
@@ -359,6 +359,7 @@ def main():
                     result["blas"] = options.blas
                 if result["blas"] is None:
                     chosen = {name: c for name, c in chosen.items() if c.engine != "blas"}
+            result["contenders"] = {name: c.title for name, c in chosen.items()}
             for text in options.shapes:
                 result["shapes"][text] = compare(text, chosen, options, workers, result)
         finally:
@@ -368,16 +369,23 @@ def main():
     text = report.markdown(result)
     (options.out / "compare.md").write_text(text)
     print(text)
+    written = [options.out / "compare.md", options.out / "compare.json"]
+    if not options.smoke:
+        from comparison import plots
+
+        written += plots.draw(result, options.out)
+    say("Written: " + " ".join(map(str, written)))
     failures = report.wrong(result)
     if failures:
         sys.exit("compare: losses or gradients are wrong: " + ", ".join(failures))
 
 
 def compare(text, chosen, options, workers, result):
-    from comparison import problem
+    from comparison import problem, report
 
     shape = problem.Shape.parse(text)
     data = problem.make(shape, options.separation)
+    result["moment_bytes"][text] = problem.moment_bytes(data)
     turns = [Turn(name, workers.of(name, c, result["blas"]), options) for name, c in chosen.items()]
     for turn in turns:
         turn.worker.start()
@@ -394,7 +402,7 @@ def compare(text, chosen, options, workers, result):
     measure(turns, options.rounds, lambda name: None)
     for worker in {turn.worker for turn in turns}:
         worker.loaded = None
-    return {turn.name: {"samples": turn.samples, "failure": turn.failure, "memory": turn.memory,
+    return {turn.name: {"seconds": report.quartiles(turn.samples.values()), "samples": turn.samples, "failure": turn.failure, "memory": turn.memory,
                         "deviation": turn.deviation} for turn in turns}
 
 

@@ -46,6 +46,11 @@ def make(shape, separation, seed=1):
     }
 
 
+def moment_bytes(data):
+    """What accumulate_moments has to move: features in, means and squares of the classes that occur in and out."""
+    return data["features"].nbytes + 4 * len(np.unique(data["labels"])) * data["mean"].shape[1] * 4
+
+
 def _rows(data, step=256):
     """Blocks of samples, so that no [samples, classes] array is whole in memory."""
     x, z = data["features"], data["labels"]
