@@ -1,0 +1,410 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Times lgm against what one would use in its place, and against its own matrix products.
+
+Makes a virtual environment from bench/requirements.txt and builds a shared library, both under build/, on the first run.
+"""
+
+import argparse
+import contextlib
+import datetime
+import fnmatch
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent
+BUILD = ROOT / "build" / "bench"
+VENV = ROOT / "build" / "compare-venv"
+
+SHAPES = ("128x10x2", "128x10x64", "256x100x384", "1024x1000x512", "4096x1000x2048", "2048x10000x512",
+          "1024x100000x512")
+# Where the BLAS libraries compete for being the one that is compared.
+PROBE_SHAPES = ("256x100x384", "1024x1000x512")
+SMOKE_SHAPES = ("128x10x2", "40x30x20")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="SAMPLESxCLASSESxDIMS",
+                        help=f"default: {' '.join(SHAPES)}")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="NAME",
+                        help="contenders, * and ? allowed (see --list); default: all")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    parser.add_argument("--rounds", type=int, default=9, help="every contender takes its turn in each (default: 9)")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of one turn, at least one step (default: 0.1)")
+    parser.add_argument("--budget", type=float, default=20,
+                        help="seconds for one contender at one shape; slow ones have fewer turns (default: 20)")
+    parser.add_argument("--patience", type=float, default=180,
+                        help="seconds for a contender's first step, compiling included, before it is given up (default: 180)")
+    parser.add_argument("--memory-limit", type=float, default=8, metavar="GIB",
+                        help="of the broadcast contenders, beyond their inputs (default: 8)")
+    parser.add_argument("--blas", metavar="NAME",
+                        help="the BLAS of the contenders on BLAS, or none; default: the fastest at hand (see --list)")
+    parser.add_argument("--separation", type=float, default=8,
+                        help="of the classes: the mean difference of two logits (default: 8)")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "compare", metavar="DIR",
+                        help="where JSON, report and plots go (default: build/compare)")
+    parser.add_argument("--library", type=Path, help="a compiled liblgm_compare.so, instead of building one")
+    parser.add_argument("--no-check", action="store_true", help="do not compare losses and gradients first")
+    parser.add_argument("--smoke", action="store_true",
+                        help="a few milliseconds of lgm alone, with this Python and its NumPy: does it work?")
+    parser.add_argument("--list", action="store_true", help="name the contenders and the BLAS libraries, and stop")
+    options = parser.parse_args()
+    for text in options.shapes:
+        parts = text.split("x")
+        if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            parser.error(f"{text} is no shape; one looks like 1024x1000x512")
+    if options.smoke:
+        options.shapes, options.rounds, options.seconds, options.budget = SMOKE_SHAPES, 2, 0.001, 1
+    return options
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- what a run needs ----
+
+
+def enter_environment():
+    """Runs this program again in its own virtual environment, which is made where it is not there or out of date."""
+    requirements = (FOLDER / "requirements.txt").read_bytes()
+    stamp, python = VENV / "requirements.md5", VENV / "bin" / "python"
+    wanted = hashlib.md5(requirements).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        say(f"Making {VENV} (PyTorch among others: some minutes and gigabytes)")
+        shutil.rmtree(VENV, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r",
+                        FOLDER / "requirements.txt"], check=True)
+        stamp.write_text(wanted)
+    if Path(sys.prefix).resolve() != VENV.resolve():
+        os.execv(python, [python, __file__, *sys.argv[1:]])
+
+
+def build_library():
+    log = BUILD / "compare.log"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    commands = [["cmake", "--build", BUILD, "--target", "lgm_compare"]]
+    if not (BUILD / "CMakeCache.txt").exists():
+        say(f"Building in {BUILD}")
+        commands.insert(0, ["cmake", "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=Release", "-DLGM_BUILD_TESTS=OFF",
+                            "-DLGM_BUILD_EXAMPLES=OFF", "-DLGM_BUILD_BENCHMARKS=ON"])
+    with open(log, "w") as out:
+        for command in commands:
+            if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode != 0:
+                sys.exit(f"{log.read_text()}\ncompare: the library could not be built")
+    return BUILD / "bench" / "liblgm_compare.so"
+
+
+def machine(threads):
+    info = {"threads": threads, "cores": os.cpu_count(), "system": platform.platform(),
+            "python": platform.python_version(), "processor": platform.processor() or platform.machine()}
+    with contextlib.suppress(OSError):
+        lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+        info["processor"] = next((v.strip() for k, v in lines.items() if k.strip() == "model name"), info["processor"])
+    with contextlib.suppress(OSError):
+        kib = int(Path("/proc/meminfo").read_text().split()[1])
+        info["memory_gib"] = round(kib / 2**20, 1)
+    return info
+
+
+# ---- workers ----
+
+
+class Workers:
+    """The worker processes: one for each of PyTorch's contenders, one for lgm on each kind of products."""
+
+    def __init__(self, options, library, log):
+        self.options, self.library, self.log = options, library, log
+        self.all = {}
+
+    def blas(self, name):
+        """The worker of lgm on a BLAS; None: on its own products."""
+        from comparison.contenders import BLASES
+
+        engine = {"kind": "lgm", "library": str(self.library), "blas": name}
+        return self._worker(f"lgm {name}", engine, BLASES[name].environment if name else {})
+
+    def of(self, name, contender, blas):
+        if contender.engine == "eigen":
+            return self.blas(None)
+        if contender.engine == "blas":
+            return self.blas(blas)
+        engine = {"kind": "torch"}
+        if contender.limited:
+            engine["memory_limit"] = int(self.options.memory_limit * 2**30)
+        # What a compiler makes is kept for the next run.
+        return self._worker(name, engine, {"TORCHINDUCTOR_CACHE_DIR": str(VENV / "compiled")})
+
+    def _worker(self, key, engine, environment):
+        from comparison.worker import Worker
+
+        if key not in self.all:
+            threads = str(self.options.threads)
+            # Waiting threads spin for a moment and then sleep: the default of every runtime, which fits both a step that
+            # goes from one parallel loop to the next and a worker that waits for its turn.
+            common = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "BLIS_NUM_THREADS": threads,
+                      "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None,
+                      "OMP_PROC_BIND": None, "OMP_DYNAMIC": None}
+            self.all[key] = Worker(engine, {**common, **environment}, self.log)
+        return self.all[key]
+
+    def stop(self):
+        for worker in self.all.values():
+            worker.stop()
+
+
+@contextlib.contextmanager
+def stored(data):
+    """A folder with the arrays of a problem, for workers to load."""
+    import numpy
+
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else None) as folder:
+        for name, array in data.items():
+            numpy.save(os.path.join(folder, name), array)
+        yield folder
+
+
+# ---- measuring ----
+
+
+class Turn:
+    """One contender at one shape."""
+
+    def __init__(self, name, worker, options):
+        self.name, self.worker, self.options = name, worker, options
+        self.failure, self.estimate, self.memory, self.deviation = None, None, None, None
+        self.samples = {}  # of each round that it took part in: the median of its steps, seconds
+
+    def attempt(self, **command):
+        """The worker's answer; None, and why, where there is none."""
+        from comparison.worker import WorkerError
+
+        try:
+            return self.worker.ask(name=self.name, **command)
+        except WorkerError as e:
+            self.failure = str(e)
+            return None
+
+    def prepare(self, folder):
+        from comparison.worker import WorkerError
+
+        try:
+            if self.worker.loaded != folder:
+                self.versions = self.worker.ask(do="load", folder=folder)
+                self.worker.loaded = folder
+        except WorkerError as e:
+            self.failure = str(e)
+            return
+        answer = self.attempt(do="prepare", threads=self.options.threads, patience=self.options.patience)
+        if answer is not None:
+            self.estimate, self.memory = answer["seconds"], answer["memory"]
+
+    def rounds(self):
+        o = self.options
+        return min(o.rounds, max(1, int(o.budget / max(self.estimate, o.seconds))))
+
+    def takes_part(self, n):
+        """Those with few rounds have them spread over all, the last among them."""
+        mine, all_rounds = self.rounds(), self.options.rounds
+        return (n + 1) * mine // all_rounds > n * mine // all_rounds
+
+    def run(self, n):
+        # What others left in the caches is not this contender's fault.
+        warm = 0 if self.estimate > 0.3 else 1 + int(0.1 * self.options.seconds / self.estimate)
+        times = max(1, round(self.options.seconds / self.estimate))
+        answer = self.attempt(do="run", warm=warm, times=min(times, 100000))
+        if answer is not None:
+            steps = sorted(answer["seconds"])
+            self.samples[n] = steps[len(steps) // 2]
+
+
+# Longer than any runtime's threads spin after their last work, measured in tens of milliseconds for OpenBLAS's own.
+SETTLE = 0.04
+
+
+def measure(turns, rounds, progress):
+    order, last = random.Random(1), None
+    for n in range(rounds):
+        turns_now = [turn for turn in turns if turn.failure is None and turn.takes_part(n)]
+        order.shuffle(turns_now)
+        for turn in turns_now:
+            if last is not turn.worker:
+                time.sleep(SETTLE)
+            last = turn.worker
+            progress(turn.name)
+            turn.run(n)
+
+
+def choose_blas(options, workers):
+    """The BLAS with the fastest step at hand, and what each took."""
+    import numpy
+
+    from comparison import problem
+    from comparison.contenders import BLASES
+
+    found = [name for name, blas in BLASES.items() if blas.find()]
+    trials = {name: {} for name in found}
+    for text in PROBE_SHAPES:
+        data = problem.make(problem.Shape.parse(text), options.separation)
+        reference = problem.lgm_reference(data)
+        with stored(data) as folder:
+            turns = {name: Turn("lgm-blas", workers.blas(name), options) for name in found}
+            for turn in turns.values():
+                turn.worker.start()
+            for turn in turns.values():
+                turn.prepare(folder)
+                check(turn, reference, folder)
+            measure(list(turns.values()), options.rounds, lambda name: None)
+        for name, turn in turns.items():
+            seconds = float(numpy.median(list(turn.samples.values()))) if turn.failure is None else None
+            trials[name][text] = {"seconds": seconds, "failure": turn.failure}
+    good = [name for name in found if all(t["seconds"] is not None for t in trials[name].values())]
+    mean = lambda name: float(numpy.mean([numpy.log(t["seconds"]) for t in trials[name].values()]))
+    best = min(good, key=mean, default=None)
+    for name in found:
+        if name != best:
+            workers.blas(name).stop()
+    return best, trials
+
+
+# ---- checking ----
+
+# The largest difference from float64, over the largest number of the array. Float's own rounding stays well within, and
+# so does the cancellation of the expanded form at these problems.
+TOLERANCE = 2e-3
+
+
+def check(turn, reference, folder):
+    import numpy
+
+    from comparison.problem import deviation
+
+    if turn.failure is not None:
+        return
+    file = os.path.join(folder, "..", f"lgm-compare-{os.getpid()}.npz")
+    try:
+        if turn.attempt(do="outputs", file=file) is None:
+            return
+        with numpy.load(file) as computed:
+            turn.deviation = deviation(computed, reference)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
+    worst = max(turn.deviation.values())
+    if not worst <= TOLERANCE:
+        turn.failure = f"wrong: off by {worst:.1e}"
+
+
+def references(data, forms):
+    from comparison import problem
+
+    make = {"softmax": problem.softmax_reference}
+    return {form: make[form](data) if form in make else problem.lgm_reference(data, form) for form in forms}
+
+
+# ---- the program ----
+
+
+def main():
+    options = arguments()
+    if not options.smoke:
+        enter_environment()
+    sys.path.insert(0, str(FOLDER))
+    from comparison import contenders, problem, report
+
+    chosen = {name: c for name, c in contenders.CONTENDERS.items()
+              if any(fnmatch.fnmatch(name, pattern) for pattern in options.only)}
+    if options.smoke:
+        chosen = {name: c for name, c in chosen.items() if c.engine == "eigen"}
+    if options.list:
+        for name, contender in chosen.items():
+            print(f"{name:28}{contender.title}")
+        for name, blas in contenders.BLASES.items():
+            print(f"--blas {name:21}{blas.title}: {blas.find() or 'not at hand'}")
+        return
+    if not chosen:
+        sys.exit("compare: no contender has such a name; --list names them")
+
+    library = options.library or build_library()
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = {"command": " ".join(["bench/compare.py", *sys.argv[1:]]),
+              "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+              "machine": machine(options.threads), "versions": {}, "blas": None, "blas_trials": {},
+              "options": {"rounds": options.rounds, "seconds": options.seconds, "separation": options.separation,
+                          "alpha": problem.ALPHA, "lambda": problem.LAMBDA, "tolerance": TOLERANCE,
+                          "memory_limit_gib": options.memory_limit},
+              "contenders": {}, "moment_bytes": {}, "shapes": {}}
+
+    with open(options.out / "workers.log", "w") as log:
+        workers = Workers(options, library.resolve(), log)
+        try:
+            if any(c.engine == "blas" for c in chosen.values()):
+                if options.blas is None:
+                    say("Choosing a BLAS")
+                    result["blas"], result["blas_trials"] = choose_blas(options, workers)
+                elif options.blas != "none":
+                    result["blas"] = options.blas
+                if result["blas"] is None:
+                    chosen = {name: c for name, c in chosen.items() if c.engine != "blas"}
+            result["contenders"] = {name: c.title for name, c in chosen.items()}
+            for text in options.shapes:
+                result["shapes"][text] = compare(text, chosen, options, workers, result)
+        finally:
+            workers.stop()
+
+    (options.out / "compare.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = report.markdown(result)
+    (options.out / "compare.md").write_text(text)
+    print(text)
+    written = [options.out / "compare.md", options.out / "compare.json"]
+    if not options.smoke:
+        from comparison import plots
+
+        written += plots.draw(result, options.out)
+    say("Written: " + " ".join(map(str, written)))
+    failures = report.wrong(result)
+    if failures:
+        sys.exit("compare: losses or gradients are wrong: " + ", ".join(failures))
+
+
+def compare(text, chosen, options, workers, result):
+    from comparison import problem, report
+
+    shape = problem.Shape.parse(text)
+    data = problem.make(shape, options.separation)
+    result["moment_bytes"][text] = problem.moment_bytes(data)
+    turns = [Turn(name, workers.of(name, c, result["blas"]), options) for name, c in chosen.items()]
+    for turn in turns:
+        turn.worker.start()
+    expected = {} if options.no_check else references(data, {c.reference for c in chosen.values() if c.reference})
+    with stored(data) as folder:
+        del data
+        for n, turn in enumerate(turns):
+            say(f"{text}: preparing {turn.name} ({n + 1} of {len(turns)})")
+            turn.prepare(folder)
+            result["versions"].update(getattr(turn, "versions", {}))
+            reference = expected.get(chosen[turn.name].reference)
+            if reference is not None:
+                check(turn, reference, folder)
+    measure(turns, options.rounds, lambda name: None)
+    for worker in {turn.worker for turn in turns}:
+        worker.loaded = None
+    return {turn.name: {"seconds": report.quartiles(turn.samples.values()), "samples": turn.samples, "failure": turn.failure, "memory": turn.memory,
+                        "deviation": turn.deviation} for turn in turns}
+
+
+if __name__ == "__main__":
+    main()

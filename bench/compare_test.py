@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""usage: compare_test.py LIBRARY
+
+Checks compare.py with NumPy alone: its references against differences of their own losses, its arithmetic on made-up
+times, and a run of some milliseconds with LIBRARY, liblgm_compare.so.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
+
+import numpy as np
+
+import compare
+from comparison import problem, report, worker
+
+LIBRARY = None
+
+
+class References(unittest.TestCase):
+    def check(self, reference, arrays):
+        data = problem.make(problem.Shape(5, 4, 3), separation=2)
+        data = {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in data.items()}
+        answer = reference(data)
+        for name, gradient in arrays.items():
+            for index in np.ndindex(data[name].shape):
+                losses = []
+                for step in (1e-6, -1e-6):
+                    moved = {**data, name: data[name].copy()}
+                    moved[name][index] += step
+                    losses.append(reference(moved)["loss"])
+                self.assertAlmostEqual(answer[gradient][index], (losses[0] - losses[1]) / 2e-6, delta=1e-8)
+
+    def test_softmax(self):
+        self.check(problem.softmax_reference, {"features": "feature", "mean": "mean"})
+
+    def test_lgm(self):
+        self.check(problem.lgm_reference, {"features": "feature", "mean": "mean"})
+        for form in ("spherical", "diagonal"):
+            self.check(lambda data: problem.lgm_reference(data, form), {
+                "features": "feature", "mean": "mean", form: "log_variance", "log_prior": "log_prior"})
+
+    def test_a_wrong_number_shows(self):
+        right = {"loss": 2.0, "mean": np.array([1.0, 4.0])}
+        wrong = {"loss": 2.0, "mean": np.array([1.0, 5.0])}
+        self.assertEqual(problem.deviation(wrong, right), {"loss": 0, "mean": 0.25})
+
+
+class Rounds(unittest.TestCase):
+    def turn(self, estimate, budget=20):
+        turn = compare.Turn("lgm", None, SimpleNamespace(rounds=9, seconds=0.1, budget=budget))
+        turn.estimate = estimate
+        return turn
+
+    def test_slow_contenders_have_fewer_rounds(self):
+        for estimate, expected in ((1e-6, 9), (1, 9), (5, 4), (15, 1), (100, 1)):
+            taken = [n for n in range(9) if self.turn(estimate).takes_part(n)]
+            self.assertEqual(len(taken), expected)
+            self.assertEqual(taken[-1], 8)
+
+
+class Report(unittest.TestCase):
+    # A shape, and what each contender took in each round.
+    def results(self, times, shape="2048x10000x512"):
+        entries = {name: {"samples": dict(enumerate(samples)), "failure": None, "memory": 2**20, "deviation": None}
+                   for name, samples in times.items()}
+        return {"command": "", "date": "2000-01-01", "machine": compare.machine(2), "versions": {}, "blas": None,
+                "blas_trials": {}, "options": {"rounds": 3, "tolerance": 1e-3}, "contenders": {n: n for n in times},
+                "moment_bytes": {shape: 1e6}, "shapes": {shape: entries}}
+
+    def test_ratios_are_those_of_the_same_round(self):
+        raw = self.results({"lgm": [1, 2, 30], "softmax": [2, 4, 15]})
+        self.assertEqual(report.Results(raw).ratio("lgm", "softmax", "2048x10000x512"), 0.5)
+
+    def test_targets(self):
+        raw = self.results({"lgm": [0.8], "softmax": [1.0], "products": [0.75], "expanded": [1.5]})
+        met = {what: met for what, _, _, _, met in report.targets(report.Results(raw))}
+        self.assertEqual(met, {
+            "to PyTorch softmax, geometric mean from 256x100x384 on": True,
+            "to PyTorch softmax, every shape (1.05 of our products where those exceed 1)": True,
+            "to PyTorch L-GM expanded, every shape": True,
+            "to PyTorch L-GM expanded, from 2048x10000x512 on": False,
+            "to its products alone": True})
+
+    def test_what_failed_is_said(self):
+        raw = self.results({"lgm": [1], "broadcast": []})
+        raw["shapes"]["2048x10000x512"]["broadcast"]["failure"] = "does not fit"
+        self.assertIn("does not fit", report.markdown(raw))
+        self.assertEqual(report.wrong(raw), [])
+        raw["shapes"]["2048x10000x512"]["lgm"]["failure"] = "wrong: off by 1"
+        self.assertEqual(report.wrong(raw), ["lgm at 2048x10000x512"])
+
+
+class Run(unittest.TestCase):
+    def test_a_worker_that_cannot_do_it_says_so(self):
+        one = worker.Worker({"kind": "lgm", "library": "/no/such/library"}, {}, subprocess.DEVNULL)
+        self.addCleanup(one.stop)
+        with self.assertRaisesRegex(worker.WorkerError, "OSError"):
+            one.ask(do="load", folder="/")
+
+    def test_smoke(self):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, FOLDER / "compare.py", "--smoke", "--library", LIBRARY, "--out", folder],
+                           check=True, stdout=subprocess.DEVNULL)
+            raw = json.loads((Path(folder) / "compare.json").read_text())
+        self.assertEqual(list(raw["shapes"]), list(compare.SMOKE_SHAPES))
+        for shape, entries in raw["shapes"].items():
+            self.assertIn("lgm-diagonal", entries)
+            for name, entry in entries.items():
+                self.assertIsNone(entry["failure"], f"{name} at {shape}")
+                self.assertEqual(len(entry["samples"]), 2)
+            self.assertLess(max(entries["lgm"]["deviation"].values()), 1e-4)
+
+
+if __name__ == "__main__":
+    LIBRARY = str(Path(sys.argv.pop(1)).resolve())
+    unittest.main()

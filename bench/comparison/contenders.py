@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: MIT
+"""What is measured. A contender is a class with a line in CONTENDERS; it lives in a worker process of its engine.
+
+A new one (another library, another device) adds a class here: its constructor takes the arrays of problem.make and may
+allocate, run(times) answers a list of seconds, outputs() the arrays that its reference has.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import glob
+import os
+import sys
+import time
+
+import numpy as np
+
+from comparison.problem import ALPHA, LAMBDA
+
+# ---- lgm ----
+
+_FORMS = {"fixed": 0, "spherical": 1, "diagonal": 2}
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("samples", "classes", "dims")]
+        + [(name, ctypes.c_int32) for name in ("covariance", "threads")]
+        + [(name, ctypes.c_float) for name in ("alpha", "lambda_")]
+        + [(name, ctypes.c_void_p) for name in (
+            "features", "mean", "log_variance", "log_prior", "labels",
+            "loss", "feature", "mean_gradient", "log_variance_gradient", "log_prior_gradient")]
+    )
+
+
+@functools.cache
+def lgm_library(path):
+    library = ctypes.CDLL(path)
+    library.lgm_compare_open.restype = ctypes.c_void_p
+    library.lgm_compare_workspace_bytes.restype = ctypes.c_int64
+    library.lgm_compare_run.restype = ctypes.c_char_p
+    library.lgm_compare_build.restype = ctypes.c_char_p
+    return library
+
+
+@dataclasses.dataclass(frozen=True)
+class Blas:
+    """A library that may be at hand: where to look for it, how its functions are called, and the environment that its
+    process needs."""
+
+    title: str
+    files: tuple
+    set_threads: str
+    prefix: str = ""
+    config: str = ""
+    environment: dict = dataclasses.field(default_factory=dict)
+
+    def find(self):
+        for pattern in self.files:
+            for path in sorted(glob.glob(pattern)):
+                return os.path.realpath(path)
+        return None
+
+
+_SITE = os.path.join(sys.prefix, "lib", "python*", "site-packages")
+_SYSTEM = "/usr/lib/*-linux-gnu"
+_OPENBLAS = dict(set_threads="openblas_set_num_threads", config="openblas_get_config")
+BLASES = {
+    "mkl": Blas("MKL", (f"{sys.prefix}/lib/libmkl_rt.so.*",), "MKL_Set_Num_Threads",
+                environment={"MKL_THREADING_LAYER": "GNU", "MKL_INTERFACE_LAYER": "LP64", "MKL_DYNAMIC": "FALSE"}),
+    "openblas": Blas("OpenBLAS", (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",), prefix="scipy_", **_OPENBLAS),
+    "openblas-system": Blas("system OpenBLAS", (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",), **_OPENBLAS),
+    "openblas-openmp": Blas("system OpenBLAS, OpenMP", (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
+                            **_OPENBLAS),
+    "blis": Blas("BLIS", (f"{_SYSTEM}/blis-openmp/libblis.so.*", f"{_SYSTEM}/blis-pthread/libblis.so.*"),
+                 "bli_thread_set_num_threads"),
+}
+
+
+class _LoadedBlas:
+    def __init__(self, blas):
+        self.library = ctypes.CDLL(blas.find(), mode=ctypes.RTLD_GLOBAL)
+        self.sgemm, self.dgemm = (
+            ctypes.cast(getattr(self.library, f"{blas.prefix}cblas_{letter}gemm"), ctypes.c_void_p) for letter in "sd")
+        self.set_threads = getattr(self.library, blas.prefix + blas.set_threads)
+
+
+class LgmEngine:
+    """Loads the library and, for its products, a BLAS."""
+
+    def __init__(self, library, blas=None):
+        self.library = lgm_library(library)
+        self.blas = None
+        if blas is not None:
+            self.blas = _LoadedBlas(BLASES[blas])
+            self.library.lgm_compare_use_blas(self.blas.sgemm, self.blas.dgemm)
+
+    def versions(self):
+        return {"lgm": self.library.lgm_compare_build().decode()}
+
+
+class Lgm:
+    subject = "forward_backward"
+    form = "fixed"
+
+    def __init__(self, engine, data, threads):
+        self.engine, self.threads = engine, threads
+        c, d = data["mean"].shape
+        self.arrays = dict(features=data["features"], mean=data["mean"], labels=data["labels"])
+        out = dict(loss=np.zeros(1, np.float32), feature=np.zeros_like(data["features"]),
+                   mean_gradient=np.zeros_like(data["mean"]))
+        if self.form != "fixed":
+            self.arrays.update(log_variance=data[self.form], log_prior=data["log_prior"])
+            out.update(log_variance_gradient=np.zeros_like(data[self.form]), log_prior_gradient=np.zeros(c, np.float32))
+        self.out = out
+        pointers = {name: array.ctypes.data for name, array in {**self.arrays, **out}.items()}
+        self.problem = _Problem(len(data["labels"]), c, d, _FORMS[self.form], threads, ALPHA, LAMBDA, **pointers)
+        self.handle = ctypes.c_void_p(engine.library.lgm_compare_open(ctypes.byref(self.problem)))
+
+    def run(self, times):
+        if self.engine.blas is not None:
+            self.engine.blas.set_threads(self.threads)
+        seconds = (ctypes.c_double * times)()
+        failure = self.engine.library.lgm_compare_run(self.handle, self.subject.encode(), times, seconds)
+        if failure:
+            raise RuntimeError(failure.decode())
+        return list(seconds)
+
+    def outputs(self):
+        found = {"loss": self.out["loss"][0]}
+        found.update({name.removesuffix("_gradient"): array for name, array in self.out.items() if name != "loss"})
+        return found
+
+    def memory(self):
+        """Bytes beyond the inputs: workspace and outputs. The library takes none of its own."""
+        if self.subject != "forward_backward":
+            return None
+        return self.engine.library.lgm_compare_workspace_bytes(self.handle) + sum(a.nbytes for a in self.out.values())
+
+    def __del__(self):
+        self.engine.library.lgm_compare_close(self.handle)
+
+
+class LgmSpherical(Lgm):
+    form = "spherical"
+
+
+class LgmDiagonal(Lgm):
+    form = "diagonal"
+
+
+class LgmScore(Lgm):
+    subject = "score"
+
+
+class LgmMoments(Lgm):
+    subject = "moments"
+
+
+class Memory(Lgm):
+    subject = "memory"
+
+
+class Products(Lgm):
+    subject = "products"
+
+
+class Product(Lgm):
+    subject = "product"
+
+
+# ---- PyTorch ----
+
+
+class TorchEngine:
+    def __init__(self, memory_limit=None):
+        import torch
+
+        self.torch = torch
+        if memory_limit is not None:
+            self._limit(memory_limit)
+
+    def _limit(self, limit):
+        """Allocations beyond what the process has now plus `limit` bytes fail."""
+        import resource
+
+        self.torch.ones(8).sum()
+        with open("/proc/self/status") as status:
+            used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + limit, resource.RLIM_INFINITY))
+
+    def versions(self):
+        config = self.torch.__config__.show()
+        blas = next((line.strip(" -") for line in config.splitlines() if "Math Kernel" in line), "")
+        return {"torch": self.torch.__version__, "torch's BLAS": blas,
+                "torch's vectors": self.torch.backends.cpu.get_cpu_capability()}
+
+
+class _Torch:
+    compiled = False
+
+    def __init__(self, engine, data, threads):
+        self.torch, self.threads = engine.torch, threads
+        self.torch.set_num_threads(threads)
+        tensor = self.torch.from_numpy
+        self.x, self.mean, self.z = tensor(data["features"]), tensor(data["mean"]), tensor(data["labels"])
+        self.x.requires_grad_()
+        self.mean.requires_grad_()
+        self.answer = None
+        if self.compiled:
+            # What was compiled for another shape would make this one's sizes unknown to the compiler.
+            self.torch._dynamo.reset()
+            self.loss = self.torch.compile(self.loss, dynamic=False)
+
+    def step(self):
+        # Fresh gradients, not added to what is there: what lgm does too.
+        self.answer = None
+        loss = self.loss(self.x, self.mean, self.z)
+        self.answer = (loss.detach(), *self.torch.autograd.grad(loss, (self.x, self.mean)))
+
+    def run(self, times):
+        self.torch.set_num_threads(self.threads)
+        seconds = []
+        for _ in range(times):
+            begin = time.perf_counter()
+            self.step()
+            seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def outputs(self):
+        loss, feature, mean = self.answer
+        return {"loss": loss.numpy(), "feature": feature.numpy(), "mean": mean.numpy()}
+
+
+class TorchSoftmax(_Torch):
+    def loss(self, x, mean, z):
+        functional = self.torch.nn.functional
+        return functional.cross_entropy(functional.linear(x, mean), z)
+
+
+class _TorchLgm(_Torch):
+    def loss(self, x, mean, z):
+        distance = self.distance(x, mean)
+        target = distance.gather(1, z[:, None])
+        logits = -distance.scatter(1, z[:, None], (1 + ALPHA) * target)
+        return self.torch.nn.functional.cross_entropy(logits, z) + LAMBDA * target.mean()
+
+
+class TorchExpanded(_TorchLgm):
+    def distance(self, x, mean):
+        return 0.5 * (x.square().sum(1, keepdim=True) - 2 * x @ mean.T + mean.square().sum(1))
+
+
+class TorchBroadcast(_TorchLgm):
+    def distance(self, x, mean):
+        return 0.5 * (x[:, None] - mean[None]).square().sum(2)
+
+
+class TorchSoftmaxCompiled(TorchSoftmax):
+    compiled = True
+
+
+class TorchExpandedCompiled(TorchExpanded):
+    compiled = True
+
+
+class TorchBroadcastCompiled(TorchBroadcast):
+    compiled = True
+
+
+class TorchProducts(_Torch):
+    """The three products alone, into matrices that are there already."""
+
+    def __init__(self, engine, data, threads):
+        super().__init__(engine, data, threads)
+        self.x, self.mean = self.x.detach(), self.mean.detach()
+        self.logits = self.torch.empty(len(self.x), len(self.mean))
+        self.feature, self.mean_gradient = self.torch.empty_like(self.x), self.torch.empty_like(self.mean)
+
+    def step(self):
+        mm = self.torch.mm
+        mm(self.x, self.mean.T, out=self.logits)
+        mm(self.logits, self.mean, out=self.feature)
+        mm(self.logits.T, self.x, out=self.mean_gradient)
+
+
+# ---- the list ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    title: str
+    make: type
+    engine: str  # "eigen", "blas" or "torch"
+    reference: str = ""  # of problem.py: what it has to agree with
+    threads: int = 0  # 0: as many as all
+    # In its own process under the memory limit: contenders that may take very much.
+    limited: bool = False
+    group: str = "main"
+
+
+_MAIN = {
+    "softmax": Contender("PyTorch softmax", TorchSoftmax, "torch", "softmax"),
+    "softmax-compiled": Contender("PyTorch softmax, compiled", TorchSoftmaxCompiled, "torch", "softmax"),
+    "expanded": Contender("PyTorch L-GM expanded", TorchExpanded, "torch", "fixed"),
+    "expanded-compiled": Contender("PyTorch L-GM expanded, compiled", TorchExpandedCompiled, "torch", "fixed"),
+    "broadcast": Contender("PyTorch L-GM broadcast", TorchBroadcast, "torch", "fixed", limited=True),
+    "broadcast-compiled": Contender("PyTorch L-GM broadcast, compiled", TorchBroadcastCompiled, "torch", "fixed",
+                                    limited=True),
+    "lgm": Contender("lgm", Lgm, "eigen", "fixed"),
+    "lgm-blas": Contender("lgm on BLAS", Lgm, "blas", "fixed"),
+    "products": Contender("products, lgm's own", Products, "eigen"),
+    "products-blas": Contender("products, BLAS", Products, "blas"),
+    "products-torch": Contender("products, PyTorch", TorchProducts, "torch"),
+}
+_MORE = {
+    "spherical": ("spherical", LgmSpherical, "spherical", 0),
+    "diagonal": ("diagonal", LgmDiagonal, "diagonal", 0),
+    "score": ("score", LgmScore, "", 0),
+    "product": ("one product", Product, "", 0),
+    "moments": ("moments", LgmMoments, "", 0),
+    "memory": ("memory", Memory, "", 0),
+    "one-thread": ("1 thread", Lgm, "", 1),
+    "products-one-thread": ("products, 1 thread", Products, "", 1),
+}
+CONTENDERS = dict(_MAIN)
+for _engine, _prefix, _title in (("eigen", "lgm-", "lgm"), ("blas", "lgm-blas-", "lgm on BLAS")):
+    for _name, (_what, _make, _reference, _threads) in _MORE.items():
+        if _engine == "blas" and _make in (LgmMoments, Memory):
+            continue  # without any product
+        CONTENDERS[_prefix + _name] = Contender(f"{_title}, {_what}", _make, _engine, _reference, _threads, group="more")
