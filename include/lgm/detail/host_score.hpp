@@ -46,10 +46,12 @@ class host_score {
   }
 
   void score(const score_result<T>& result) {
+    const bool wants_nearest = result.nearest_squared_mahalanobis != nullptr;
+    nearest_is_best_ = wants_nearest && equal_biases();
     find_best_ = result.predicted != nullptr || result.posterior != nullptr ||
-                 result.log_density != nullptr || result.squared_mahalanobis != nullptr;
+                 result.log_density != nullptr || result.squared_mahalanobis != nullptr || nearest_is_best_;
     const bool gather = find_best_ || result.log_mixture != nullptr;
-    const bool nearest = result.nearest_squared_mahalanobis != nullptr;
+    const bool nearest = wants_nearest && !nearest_is_best_;
     const T log_prior_sum = result.log_mixture != nullptr ? log_sum_of_priors() : T(0);
     t_.for_row_tiles(gather || nearest ? t_.shape.samples : 0, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
@@ -61,9 +63,11 @@ class host_score {
         t_.for_rows([&](std::int64_t i, std::int64_t part) {
           if (nearest) gather_nearest(i, part);
           if (gather) gather_evidence(i);
+          if (t_.is_last_class_tile()) write_scores(result, i, log_prior_sum);
         });
       });
-      t_.for_rows([&](std::int64_t i, std::int64_t) { write_scores(result, i, log_prior_sum); });
+      if (t_.shape.classes == 0)
+        t_.for_rows([&](std::int64_t i, std::int64_t) { write_scores(result, i, log_prior_sum); });
     });
   }
 
@@ -86,6 +90,13 @@ class host_score {
     if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
   }
 
+  // Whether the class with the largest logit is the nearest.
+  bool equal_biases() const {
+    const bool unit_variances =
+        t_.mixture.log_variance == nullptr || t_.shape.covariance == covariance::identity;
+    return t_.mixture.log_prior == nullptr && unit_variances;
+  }
+
   // log sum_k p_k, which eq:log_mixture divides by; the priors of a shard are taken as they are.
   T log_sum_of_priors() const {
     if (t_.mixture.log_prior == nullptr || t_.shape.classes != total_classes(t_.shape)) return T(0);
@@ -105,12 +116,17 @@ class host_score {
     };
     if (k >= 0) {
       posterior = T(1) / r.evidence.others.sum;
-      if (result.squared_mahalanobis != nullptr || result.log_density != nullptr) distance = squared(k);
+      if (result.squared_mahalanobis != nullptr || result.log_density != nullptr || nearest_is_best_)
+        distance = squared(k);
       density = log_density(T(0.5) * distance, half_log_det(group, t_.shape.dims, t_.parameters_of(k)),
                             t_.shape.dims);
     }
-    if (result.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0)
+    if (nearest_is_best_) {
+      // Where no class is the best, all distances overflow or are no numbers, and any will do.
+      if (t_.shape.classes > 0) nearest = k >= 0 ? distance : squared(0);
+    } else if (result.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
       nearest = squared(r.nearest.index);
+    }
     if (result.predicted != nullptr) result.predicted[at] = k < 0 ? k : t_.shape.class_begin + k;
     if (result.posterior != nullptr) result.posterior[at] = posterior;
     if (result.log_density != nullptr) result.log_density[at] = density;
@@ -122,7 +138,7 @@ class host_score {
 
   host_tiles<T, Threads> t_;
   host_buffers<T>& b_;
-  bool find_best_ = false;
+  bool find_best_ = false, nearest_is_best_ = false;
 };
 
 }  // namespace lgm::detail

@@ -110,6 +110,8 @@ class host_tiles {
     }
   }
 
+  bool is_last_class_tile() const { return first_class + class_count == shape.classes; }
+
   // f(i, part) for the rows of the tile. One thread visits the rows of a part, in order; the parts depend on
   // the plan alone.
   std::int64_t row_parts() const { return plan.threads_for(row_count * (plan.classes + shape.dims) * 8); }

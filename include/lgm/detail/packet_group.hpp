@@ -84,6 +84,9 @@ struct packet {
   friend T reduce_lanes(packet a, plus) { return Eigen::internal::predux(a.value); }
   friend T reduce_lanes(packet a, maximum) { return Eigen::internal::predux_max(a.value); }
   friend T reduce_lanes(packet a, minimum) { return Eigen::internal::predux_min(a.value); }
+  friend bool any_equal(packet a, packet b) {
+    return Eigen::internal::predux_any(Eigen::internal::pcmp_eq(a.value, b.value));
+  }
   friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
 };
 
@@ -196,7 +199,12 @@ struct packet_group {
     return reduce(
         held.size, init, [&](packet_index i) { return f(load(static_cast<const T*>(held.data), i), i); }, op);
   }
-  std::int64_t find(const row& held, T value) const { return serial_group{}.find(held, value); }
+  std::int64_t find(const row& held, T value) const {
+    constexpr int size = packet<T>::size;
+    std::int64_t i = 0;
+    while (i + size <= held.size && !any_equal(packet<T>::load(held.data + i), packet<T>(value))) i += size;
+    return i + serial_group{}.find(row{held.data + i, held.size - i}, value);
+  }
 };
 
 }  // namespace lgm::detail
