@@ -92,3 +92,6 @@ check_docs() {
   fi
   cmake --preset gcc && cmake --build --preset gcc --target lgm_docs
 }
+
+# Prints "skipped:" itself.
+check_regress() { bench/regress; }
