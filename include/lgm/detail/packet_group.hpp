@@ -31,10 +31,10 @@ struct packet {
   template <class U, class = std::enable_if_t<!std::is_same<U, T>::value && std::is_same<U, float>::value>>
   explicit packet(U v) : packet(static_cast<T>(v)) {}
 
-  static packet load(const T* p) { return {Eigen::internal::ploadu<native>(p), 0}; }
-  void store(T* p) const { Eigen::internal::pstoreu<T, native>(p, value); }
+  EIGEN_ALWAYS_INLINE static packet load(const T* p) { return {Eigen::internal::ploadu<native>(p), 0}; }
+  EIGEN_ALWAYS_INLINE void store(T* p) const { Eigen::internal::pstoreu<T, native>(p, value); }
   // The first count < size lanes; a load leaves the others zero.
-  static packet load(const T* p, int count) {
+  EIGEN_ALWAYS_INLINE static packet load(const T* p, int count) {
     if constexpr (has_masks) {
       return {Eigen::internal::ploadu<native>(p, static_cast<mask>((1u << count) - 1u)), 0};
     } else {
@@ -43,7 +43,7 @@ struct packet {
       return load(lanes);
     }
   }
-  void store(T* p, int count) const {
+  EIGEN_ALWAYS_INLINE void store(T* p, int count) const {
     if constexpr (has_masks) {
       Eigen::internal::pstoreu(p, value, static_cast<mask>((1u << count) - 1u));
     } else {
@@ -53,41 +53,57 @@ struct packet {
     }
   }
 
-  friend packet operator+(packet a, packet b) { return {Eigen::internal::padd(a.value, b.value), 0}; }
-  friend packet operator-(packet a, packet b) { return {Eigen::internal::psub(a.value, b.value), 0}; }
-  friend packet operator*(packet a, packet b) { return {Eigen::internal::pmul(a.value, b.value), 0}; }
-  friend packet operator/(packet a, packet b) { return {Eigen::internal::pdiv(a.value, b.value), 0}; }
-  friend packet operator-(packet a) { return {Eigen::internal::pnegate(a.value), 0}; }
-  friend packet exp(packet a) { return {Eigen::internal::pexp(a.value), 0}; }
-  friend packet log(packet a) { return {Eigen::internal::plog(a.value), 0}; }
-  friend packet fused(packet a, packet b, packet c) {
+  EIGEN_ALWAYS_INLINE friend packet operator+(packet a, packet b) {
+    return {Eigen::internal::padd(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet operator-(packet a, packet b) {
+    return {Eigen::internal::psub(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet operator*(packet a, packet b) {
+    return {Eigen::internal::pmul(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet operator/(packet a, packet b) {
+    return {Eigen::internal::pdiv(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet operator-(packet a) { return {Eigen::internal::pnegate(a.value), 0}; }
+  EIGEN_ALWAYS_INLINE friend packet exp(packet a) { return {Eigen::internal::pexp(a.value), 0}; }
+  EIGEN_ALWAYS_INLINE friend packet log(packet a) { return {Eigen::internal::plog(a.value), 0}; }
+  EIGEN_ALWAYS_INLINE friend packet fused(packet a, packet b, packet c) {
     return {Eigen::internal::pmadd(a.value, b.value, c.value), 0};
   }
-  friend packet larger(packet a, packet b) { return {Eigen::internal::pmax(a.value, b.value), 0}; }
-  friend packet smaller(packet a, packet b) { return {Eigen::internal::pmin(a.value, b.value), 0}; }
-  friend packet exp_above(packet a, packet bound) {
+  EIGEN_ALWAYS_INLINE friend packet larger(packet a, packet b) {
+    return {Eigen::internal::pmax(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet smaller(packet a, packet b) {
+    return {Eigen::internal::pmin(a.value, b.value), 0};
+  }
+  EIGEN_ALWAYS_INLINE friend packet exp_above(packet a, packet bound) {
     const native below = Eigen::internal::pcmp_lt(a.value, bound.value);
     return {Eigen::internal::pandnot(Eigen::internal::pexp(a.value), below), 0};
   }
-  friend packet product_or_zero(packet weight, packet v) {
+  EIGEN_ALWAYS_INLINE friend packet product_or_zero(packet weight, packet v) {
     const native is_zero = Eigen::internal::pcmp_eq(weight.value, Eigen::internal::pset1<native>(T(0)));
     return {Eigen::internal::pandnot(Eigen::internal::pmul(weight.value, v.value), is_zero), 0};
   }
   // The first count lanes of a, the others of b.
-  friend packet first_lanes(int count, packet a, packet b) {
+  EIGEN_ALWAYS_INLINE friend packet first_lanes(int count, packet a, packet b) {
     const native lane = Eigen::internal::plset<native>(T(0));
     const native is_first =
         Eigen::internal::pcmp_lt(lane, Eigen::internal::pset1<native>(static_cast<T>(count)));
     return {Eigen::internal::pselect(is_first, a.value, b.value), 0};
   }
   // All lanes in one.
-  friend T reduce_lanes(packet a, plus) { return Eigen::internal::predux(a.value); }
-  friend T reduce_lanes(packet a, maximum) { return Eigen::internal::predux_max(a.value); }
-  friend T reduce_lanes(packet a, minimum) { return Eigen::internal::predux_min(a.value); }
-  friend bool any_equal(packet a, packet b) {
+  EIGEN_ALWAYS_INLINE friend T reduce_lanes(packet a, plus) { return Eigen::internal::predux(a.value); }
+  EIGEN_ALWAYS_INLINE friend T reduce_lanes(packet a, maximum) {
+    return Eigen::internal::predux_max(a.value);
+  }
+  EIGEN_ALWAYS_INLINE friend T reduce_lanes(packet a, minimum) {
+    return Eigen::internal::predux_min(a.value);
+  }
+  EIGEN_ALWAYS_INLINE friend bool any_equal(packet a, packet b) {
     return Eigen::internal::predux_any(Eigen::internal::pcmp_eq(a.value, b.value));
   }
-  friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
+  EIGEN_ALWAYS_INLINE friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
 };
 
 // The indices [first, first + count) of a packet's lanes; count < packet::size in the last packet of a row.
@@ -98,13 +114,13 @@ struct packet_index {
 
 // Lanes beyond the row are zero.
 template <class T>
-packet<T> load(const T* pointer, packet_index i) {
+EIGEN_ALWAYS_INLINE packet<T> load(const T* pointer, packet_index i) {
   return i.count == packet<T>::size ? packet<T>::load(pointer + i.first)
                                     : packet<T>::load(pointer + i.first, i.count);
 }
 
 template <class T>
-void store(T* pointer, packet_index i, packet<T> value) {
+EIGEN_ALWAYS_INLINE void store(T* pointer, packet_index i, packet<T> value) {
   if (i.count == packet<T>::size)
     value.store(pointer + i.first);
   else
@@ -113,7 +129,7 @@ void store(T* pointer, packet_index i, packet<T> value) {
 
 // V is the type of the lanes, T that of the memory.
 template <class V, class T>
-packet<V> load_as(const T* pointer, packet_index i) {
+EIGEN_ALWAYS_INLINE packet<V> load_as(const T* pointer, packet_index i) {
   if constexpr (std::is_same<T, V>::value) {
     return load(pointer, i);
   } else {
@@ -124,7 +140,7 @@ packet<V> load_as(const T* pointer, packet_index i) {
 }
 
 template <class T, class V>
-void store_as(T* pointer, packet_index i, packet<V> value) {
+EIGEN_ALWAYS_INLINE void store_as(T* pointer, packet_index i, packet<V> value) {
   if constexpr (std::is_same<T, V>::value) {
     store(pointer, i, value);
   } else {
@@ -135,7 +151,7 @@ void store_as(T* pointer, packet_index i, packet<V> value) {
 }
 
 template <class T, class F>
-void for_lanes(packet<T>& value, packet_index i, F f) {
+EIGEN_ALWAYS_INLINE void for_lanes(packet<T>& value, packet_index i, F f) {
   T lanes[packet<T>::size];
   value.store(lanes);
   for (int lane = 0; lane < i.count; ++lane) f(lanes[lane], i.first + lane);
@@ -143,7 +159,7 @@ void for_lanes(packet<T>& value, packet_index i, F f) {
 }
 
 template <class T>
-void replace(packet<T>& value, packet_index i, std::int64_t at, T replacement) {
+EIGEN_ALWAYS_INLINE void replace(packet<T>& value, packet_index i, std::int64_t at, T replacement) {
   if (at < i.first || at >= i.first + i.count) return;
   for_lanes(value, i, [&](T& lane, std::int64_t j) {
     if (j == at) lane = replacement;
