@@ -73,6 +73,17 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def progress(steps, title):
+    """A bar on a terminal, a line elsewhere."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return steps
+    if not sys.stderr.isatty():
+        say(title)
+    return tqdm(steps, desc=title, leave=False, disable=None)
+
+
 # ---- what a run needs ----
 
 
@@ -229,22 +240,23 @@ class Turn:
         if answer is not None:
             steps = sorted(answer["seconds"])
             self.samples[n] = steps[len(steps) // 2]
+            # The first steps may have been disturbed.
+            self.estimate = min(self.estimate, self.samples[n])
 
 
 # Longer than any runtime's threads spin after their last work, measured in tens of milliseconds for OpenBLAS's own.
 SETTLE = 0.04
 
 
-def measure(turns, rounds, progress):
+def measure(turns, rounds, title):
     order, last = random.Random(1), None
-    for n in range(rounds):
+    for n in progress(range(rounds), title):
         turns_now = [turn for turn in turns if turn.failure is None and turn.takes_part(n)]
         order.shuffle(turns_now)
         for turn in turns_now:
             if last is not turn.worker:
                 time.sleep(SETTLE)
             last = turn.worker
-            progress(turn.name)
             turn.run(n)
 
 
@@ -267,9 +279,10 @@ def choose_blas(options, workers):
             for turn in turns.values():
                 turn.prepare(folder)
                 check(turn, reference, folder)
-            measure(list(turns.values()), options.rounds, lambda name: None)
+            measure(list(turns.values()), options.rounds, f"choosing a BLAS, {text}: rounds")
         for name, turn in turns.items():
-            seconds = float(numpy.median(list(turn.samples.values()))) if turn.failure is None else None
+            # The least disturbed turn: what is chosen by chance would be compared all along.
+            seconds = min(turn.samples.values()) if turn.failure is None else None
             trials[name][text] = {"seconds": seconds, "failure": turn.failure}
     good = [name for name in found if all(t["seconds"] is not None for t in trials[name].values())]
     mean = lambda name: float(numpy.mean([numpy.log(t["seconds"]) for t in trials[name].values()]))
@@ -333,7 +346,7 @@ def main():
         for name, contender in chosen.items():
             print(f"{name:28}{contender.title}")
         for name, blas in contenders.BLASES.items():
-            print(f"--blas {name:21}{blas.title}: {blas.find() or 'not at hand'}")
+            print(f"--blas {name:21}{blas.title}: {blas.find() or f'not at hand ({blas.source})'}")
         return
     if not chosen:
         sys.exit("compare: no contender has such a name; --list names them")
@@ -353,7 +366,6 @@ def main():
         try:
             if any(c.engine == "blas" for c in chosen.values()):
                 if options.blas is None:
-                    say("Choosing a BLAS")
                     result["blas"], result["blas_trials"] = choose_blas(options, workers)
                 elif options.blas != "none":
                     result["blas"] = options.blas
@@ -392,14 +404,13 @@ def compare(text, chosen, options, workers, result):
     expected = {} if options.no_check else references(data, {c.reference for c in chosen.values() if c.reference})
     with stored(data) as folder:
         del data
-        for n, turn in enumerate(turns):
-            say(f"{text}: preparing {turn.name} ({n + 1} of {len(turns)})")
+        for turn in progress(turns, f"{text}: first steps and checks"):
             turn.prepare(folder)
             result["versions"].update(getattr(turn, "versions", {}))
             reference = expected.get(chosen[turn.name].reference)
             if reference is not None:
                 check(turn, reference, folder)
-    measure(turns, options.rounds, lambda name: None)
+    measure(turns, options.rounds, f"{text}: rounds")
     for worker in {turn.worker for turn in turns}:
         worker.loaded = None
     return {turn.name: {"seconds": report.quartiles(turn.samples.values()), "samples": turn.samples, "failure": turn.failure, "memory": turn.memory,

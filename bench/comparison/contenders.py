@@ -49,10 +49,11 @@ class Blas:
     process needs."""
 
     title: str
+    source: str
     files: tuple
     set_threads: str
+    version: str  # a function that answers text, or writes it
     prefix: str = ""
-    config: str = ""
     environment: dict = dataclasses.field(default_factory=dict)
 
     def find(self):
@@ -64,16 +65,24 @@ class Blas:
 
 _SITE = os.path.join(sys.prefix, "lib", "python*", "site-packages")
 _SYSTEM = "/usr/lib/*-linux-gnu"
-_OPENBLAS = dict(set_threads="openblas_set_num_threads", config="openblas_get_config")
+# A core named in the environment keeps OpenBLAS from the processor's widest vectors. What it computes with the core that
+# it finds itself is checked like everything else.
+_OWN_CORE = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
+# Threads of its own, beside OpenMP's: while those spin they keep OpenBLAS's from the cores, and a step takes from twice to a
+# hundred times as long.
+_OPENBLAS = dict(set_threads="openblas_set_num_threads", version="openblas_get_config",
+                 environment={**_OWN_CORE, "OMP_WAIT_POLICY": "passive"})
 BLASES = {
-    "mkl": Blas("MKL", (f"{sys.prefix}/lib/libmkl_rt.so.*",), "MKL_Set_Num_Threads",
-                environment={"MKL_THREADING_LAYER": "GNU", "MKL_INTERFACE_LAYER": "LP64", "MKL_DYNAMIC": "FALSE"}),
-    "openblas": Blas("OpenBLAS", (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",), prefix="scipy_", **_OPENBLAS),
-    "openblas-system": Blas("system OpenBLAS", (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",), **_OPENBLAS),
-    "openblas-openmp": Blas("system OpenBLAS, OpenMP", (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
-                            **_OPENBLAS),
-    "blis": Blas("BLIS", (f"{_SYSTEM}/blis-openmp/libblis.so.*", f"{_SYSTEM}/blis-pthread/libblis.so.*"),
-                 "bli_thread_set_num_threads"),
+    "mkl": Blas("MKL", "PyPI: mkl", (f"{sys.prefix}/lib/libmkl_rt.so.*",), "MKL_Set_Num_Threads",
+                "MKL_Get_Version_String", environment={"MKL_THREADING_LAYER": "GNU", "MKL_INTERFACE_LAYER": "LP64", "MKL_DYNAMIC": "FALSE"}),
+    "openblas": Blas("OpenBLAS", "PyPI: scipy-openblas32", (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",),
+                     prefix="scipy_", **_OPENBLAS),
+    "openblas-system": Blas("system OpenBLAS", "Debian: libopenblas0-pthread",
+                            (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",), **_OPENBLAS),
+    "openblas-openmp": Blas("system OpenBLAS on OpenMP", "Debian: libopenblas0-openmp", (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
+                            **{**_OPENBLAS, "environment": _OWN_CORE}),
+    "blis": Blas("BLIS", "Debian: libblis4-openmp", (f"{_SYSTEM}/blis-openmp/libblis.so.*", f"{_SYSTEM}/blis-pthread/libblis.so.*"),
+                 "bli_thread_set_num_threads", "bli_info_get_version_str"),
 }
 
 
@@ -83,6 +92,14 @@ class _LoadedBlas:
         self.sgemm, self.dgemm = (
             ctypes.cast(getattr(self.library, f"{blas.prefix}cblas_{letter}gemm"), ctypes.c_void_p) for letter in "sd")
         self.set_threads = getattr(self.library, blas.prefix + blas.set_threads)
+        self.version = getattr(self.library, blas.prefix + blas.version)
+
+
+    def version_text(self):
+        buffer = ctypes.create_string_buffer(256)
+        self.version.restype = ctypes.c_void_p
+        answer = self.version(buffer, len(buffer) - 1)  # who takes no arguments does not look at them
+        return (buffer.value or ctypes.string_at(answer)).decode().strip()
 
 
 class LgmEngine:
@@ -96,7 +113,10 @@ class LgmEngine:
             self.library.lgm_compare_use_blas(self.blas.sgemm, self.blas.dgemm)
 
     def versions(self):
-        return {"lgm": self.library.lgm_compare_build().decode()}
+        found = {"lgm": self.library.lgm_compare_build().decode()}
+        if self.blas is not None:
+            found["BLAS"] = self.blas.version_text()
+        return found
 
 
 class Lgm:

@@ -128,9 +128,14 @@ def _ratio_table(results, what, pairs):
     return table([what, *results.shapes, f"mean from {MEDIUM}"], rows) if rows else ""
 
 
+def _mebibytes(size):
+    # A process's size is not known more closely.
+    return number(size / 2**20) if size >= 2**20 else "< 1"
+
+
 def _memory(results):
     rows = [[_title(results, name)] + [
-        number(entry["memory"] / 2**20) if (entry := results.entry(name, shape)) and entry["memory"] is not None else
+        _mebibytes(entry["memory"]) if (entry := results.entry(name, shape)) and entry["memory"] is not None else
         (results.failure(name, shape) or "") for shape in results.shapes] for name in results.names]
     return table(["MiB", *results.shapes], [row for row in rows if any(row[1:])])
 
