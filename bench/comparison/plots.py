@@ -19,7 +19,7 @@ _LOOKS = {
     "broadcast": ("#999999", "^"),
     "broadcast-compiled": ("#666666", "P"),
     "lgm": ("#D55E00", "X"),
-    "lgm-blas": ("#009E73", "*"),
+    "lgm-blas": ("#009E73", "p"),
 }
 _STYLE = {
     "font.size": 10,
@@ -69,12 +69,16 @@ def ratios(results, file):
             label=_title(results, name),
         )
         axes.bar_label(bars, [number(v) for v in found.values()], fontsize=6.5, rotation=90, padding=2)
+        for place, shape in enumerate(results.shapes):
+            if results.failure(name, shape) == "does not fit":
+                at = place + (i - (len(names) - 1) / 2) * width
+                axes.text(at, 1.06, "does not fit", rotation=90, fontsize=6.5, color=_LOOKS[name][0], ha="center")
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
-    axes.set_xticks(range(len(results.shapes)), [f"{s}" for s in results.shapes], fontsize=9)
+    axes.set_xticks(range(len(results.shapes)), results.shapes, fontsize=8)
     axes.set_xlabel("samples x classes x dims")
     axes.set_ylabel(f"time / time of {_title(results, base)}\n(below 1: faster)")
     _legend_on_top(axes)
