@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Times lgm against what one would use in its place, and against its own matrix products.
 
-Makes a virtual environment from bench/requirements.txt and builds a shared library, both under build/, on the first run.
+The first run makes a virtual environment from bench/requirements.txt and builds a shared library, both under build/.
 """
 
 import argparse
@@ -26,8 +26,7 @@ ROOT = FOLDER.parent
 BUILD = ROOT / "build" / "bench"
 VENV = ROOT / "build" / "compare-venv"
 
-SHAPES = ("128x10x2", "128x10x64", "256x100x384", "1024x1000x512", "4096x1000x2048", "2048x10000x512",
-          "1024x100000x512")
+SHAPES = "128x10x2 128x10x64 256x100x384 1024x1000x512 4096x1000x2048 2048x10000x512 1024x100000x512".split()
 # Where the BLAS libraries compete for being the one that is compared.
 PROBE_SHAPES = ("256x100x384", "1024x1000x512")
 SMOKE_SHAPES = ("128x10x2", "40x30x20")
@@ -35,29 +34,60 @@ SMOKE_SHAPES = ("128x10x2", "40x30x20")
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="SAMPLESxCLASSESxDIMS",
-                        help=f"default: {' '.join(SHAPES)}")
-    parser.add_argument("--only", nargs="+", default=["*"], metavar="NAME",
-                        help="contenders, * and ? allowed (see --list); default: all")
+    parser.add_argument(
+        "--shapes", nargs="+", default=SHAPES, metavar="SAMPLESxCLASSESxDIMS", help=f"default: {' '.join(SHAPES)}"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=["*"],
+        metavar="NAME",
+        help="contenders, * and ? allowed (see --list); default: all",
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     parser.add_argument("--rounds", type=int, default=9, help="every contender takes its turn in each (default: 9)")
     parser.add_argument("--seconds", type=float, default=0.1, help="of one turn, at least one step (default: 0.1)")
-    parser.add_argument("--budget", type=float, default=20,
-                        help="seconds for one contender at one shape; slow ones have fewer turns (default: 20)")
-    parser.add_argument("--patience", type=float, default=180,
-                        help="seconds for a contender's first step, compiling included, before it is given up (default: 180)")
-    parser.add_argument("--memory-limit", type=float, default=8, metavar="GIB",
-                        help="of the broadcast contenders, beyond their inputs (default: 8)")
-    parser.add_argument("--blas", metavar="NAME",
-                        help="the BLAS of the contenders on BLAS, or none; default: the fastest at hand (see --list)")
-    parser.add_argument("--separation", type=float, default=8,
-                        help="of the classes: the mean difference of two logits (default: 8)")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "compare", metavar="DIR",
-                        help="where JSON, report and plots go (default: build/compare)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=20,
+        help="seconds for one contender at one shape; slow ones have fewer turns (default: 20)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=180,
+        help="seconds for a contender's first step, compiling included, before it is given up (default: 180)",
+    )
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        default=8,
+        metavar="GIB",
+        help="of the broadcast contenders, beyond their inputs (default: 8)",
+    )
+    parser.add_argument(
+        "--blas",
+        metavar="NAME",
+        help="the BLAS of the contenders on BLAS, or none; default: the fastest at hand (see --list)",
+    )
+    parser.add_argument(
+        "--separation", type=float, default=8, help="of the classes: the mean difference of two logits (default: 8)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "build" / "compare",
+        metavar="DIR",
+        help="where JSON, report and plots go (default: build/compare)",
+    )
     parser.add_argument("--library", type=Path, help="a compiled liblgm_compare.so, instead of building one")
     parser.add_argument("--no-check", action="store_true", help="do not compare losses and gradients first")
-    parser.add_argument("--smoke", action="store_true",
-                        help="a few milliseconds of lgm alone, with this Python and its NumPy: does it work?")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a few milliseconds of lgm alone, with this Python and its NumPy: does it work?",
+    )
     parser.add_argument("--list", action="store_true", help="name the contenders and the BLAS libraries, and stop")
     options = parser.parse_args()
     for text in options.shapes:
@@ -73,6 +103,17 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def progress(steps, title):
+    """A bar on a terminal, a line elsewhere."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return steps
+    if not sys.stderr.isatty():
+        say(title)
+    return tqdm(steps, desc=title, leave=False, disable=None)
+
+
 # ---- what a run needs ----
 
 
@@ -85,8 +126,8 @@ def enter_environment():
         say(f"Making {VENV} (PyTorch among others: some minutes and gigabytes)")
         shutil.rmtree(VENV, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r",
-                        FOLDER / "requirements.txt"], check=True)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "-r", FOLDER / "requirements.txt"], check=True)
         stamp.write_text(wanted)
     if Path(sys.prefix).resolve() != VENV.resolve():
         os.execv(python, [python, __file__, *sys.argv[1:]])
@@ -98,8 +139,9 @@ def build_library():
     commands = [["cmake", "--build", BUILD, "--target", "lgm_compare"]]
     if not (BUILD / "CMakeCache.txt").exists():
         say(f"Building in {BUILD}")
-        commands.insert(0, ["cmake", "-S", ROOT, "-B", BUILD, "-DCMAKE_BUILD_TYPE=Release", "-DLGM_BUILD_TESTS=OFF",
-                            "-DLGM_BUILD_EXAMPLES=OFF", "-DLGM_BUILD_BENCHMARKS=ON"])
+        wanted = {"CMAKE_BUILD_TYPE": "Release", "LGM_BUILD_TESTS": "OFF", "LGM_BUILD_EXAMPLES": "OFF"}
+        wanted["LGM_BUILD_BENCHMARKS"] = "ON"
+        commands.insert(0, ["cmake", "-S", ROOT, "-B", BUILD, *(f"-D{name}={value}" for name, value in wanted.items())])
     with open(log, "w") as out:
         for command in commands:
             if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode != 0:
@@ -108,8 +150,13 @@ def build_library():
 
 
 def machine(threads):
-    info = {"threads": threads, "cores": os.cpu_count(), "system": platform.platform(),
-            "python": platform.python_version(), "processor": platform.processor() or platform.machine()}
+    info = {
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+    }
     with contextlib.suppress(OSError):
         lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
         info["processor"] = next((v.strip() for k, v in lines.items() if k.strip() == "model name"), info["processor"])
@@ -152,11 +199,18 @@ class Workers:
 
         if key not in self.all:
             threads = str(self.options.threads)
-            # Waiting threads spin for a moment and then sleep: the default of every runtime, which fits both a step that
-            # goes from one parallel loop to the next and a worker that waits for its turn.
-            common = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "BLIS_NUM_THREADS": threads,
-                      "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None,
-                      "OMP_PROC_BIND": None, "OMP_DYNAMIC": None}
+            # Waiting threads spin for a moment and then sleep: the default of every runtime, and the best both for a
+            # step that goes from one parallel loop to the next and for a worker that waits for its turn.
+            common = {
+                "OMP_NUM_THREADS": threads,
+                "OPENBLAS_NUM_THREADS": threads,
+                "BLIS_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+                "OMP_WAIT_POLICY": None,
+                "GOMP_SPINCOUNT": None,
+                "OMP_PROC_BIND": None,
+                "OMP_DYNAMIC": None,
+            }
             self.all[key] = Worker(engine, {**common, **environment}, self.log)
         return self.all[key]
 
@@ -229,22 +283,23 @@ class Turn:
         if answer is not None:
             steps = sorted(answer["seconds"])
             self.samples[n] = steps[len(steps) // 2]
+            # The first steps may have been disturbed.
+            self.estimate = min(self.estimate, self.samples[n])
 
 
-# Longer than any runtime's threads spin after their last work, measured in tens of milliseconds for OpenBLAS's own.
+# Seconds that are longer than threads spin after their last work: OpenBLAS's own 2^26 ticks, those of OpenMP less.
 SETTLE = 0.04
 
 
-def measure(turns, rounds, progress):
+def measure(turns, rounds, title):
     order, last = random.Random(1), None
-    for n in range(rounds):
+    for n in progress(range(rounds), title):
         turns_now = [turn for turn in turns if turn.failure is None and turn.takes_part(n)]
         order.shuffle(turns_now)
         for turn in turns_now:
             if last is not turn.worker:
                 time.sleep(SETTLE)
             last = turn.worker
-            progress(turn.name)
             turn.run(n)
 
 
@@ -267,9 +322,10 @@ def choose_blas(options, workers):
             for turn in turns.values():
                 turn.prepare(folder)
                 check(turn, reference, folder)
-            measure(list(turns.values()), options.rounds, lambda name: None)
+            measure(list(turns.values()), options.rounds, f"choosing a BLAS, {text}: rounds")
         for name, turn in turns.items():
-            seconds = float(numpy.median(list(turn.samples.values()))) if turn.failure is None else None
+            # The least disturbed turn: what is chosen by chance would be compared all along.
+            seconds = min(turn.samples.values()) if turn.failure is None else None
             trials[name][text] = {"seconds": seconds, "failure": turn.failure}
     good = [name for name in found if all(t["seconds"] is not None for t in trials[name].values())]
     mean = lambda name: float(numpy.mean([numpy.log(t["seconds"]) for t in trials[name].values()]))
@@ -303,16 +359,26 @@ def check(turn, reference, folder):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)
-    worst = max(turn.deviation.values())
-    if not worst <= TOLERANCE:
-        turn.failure = f"wrong: off by {worst:.1e}"
+    # Not a number is no deviation that max would find.
+    wrong = {array: value for array, value in turn.deviation.items() if not value <= TOLERANCE}
+    if wrong:
+        turn.failure = "wrong: " + ", ".join(f"{array} off by {value:.1e}" for array, value in wrong.items())
 
 
-def references(data, forms):
+# Multiply-adds of a product from which on only fixed variances and softmax are checked: the others take minutes.
+CHECK_ALL = 2e10
+
+
+def references(shape, data, forms):
     from comparison import problem
 
-    make = {"softmax": problem.softmax_reference}
-    return {form: make[form](data) if form in make else problem.lgm_reference(data, form) for form in forms}
+    found = {}
+    for form in forms:
+        if form == "softmax":
+            found[form] = problem.softmax_reference(data)
+        elif form == "fixed" or shape.product < CHECK_ALL:
+            found[form] = problem.lgm_reference(data, form)
+    return found
 
 
 # ---- the program ----
@@ -325,35 +391,50 @@ def main():
     sys.path.insert(0, str(FOLDER))
     from comparison import contenders, problem, report
 
-    chosen = {name: c for name, c in contenders.CONTENDERS.items()
-              if any(fnmatch.fnmatch(name, pattern) for pattern in options.only)}
+    chosen = {
+        name: c
+        for name, c in contenders.CONTENDERS.items()
+        if any(fnmatch.fnmatch(name, pattern) for pattern in options.only)
+    }
     if options.smoke:
         chosen = {name: c for name, c in chosen.items() if c.engine == "eigen"}
     if options.list:
         for name, contender in chosen.items():
             print(f"{name:28}{contender.title}")
         for name, blas in contenders.BLASES.items():
-            print(f"--blas {name:21}{blas.title}: {blas.find() or 'not at hand'}")
+            print(f"--blas {name:21}{blas.title}: {blas.find() or f'not at hand ({blas.source})'}")
         return
     if not chosen:
         sys.exit("compare: no contender has such a name; --list names them")
 
     library = options.library or build_library()
     options.out.mkdir(parents=True, exist_ok=True)
-    result = {"command": " ".join(["bench/compare.py", *sys.argv[1:]]),
-              "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-              "machine": machine(options.threads), "versions": {}, "blas": None, "blas_trials": {},
-              "options": {"rounds": options.rounds, "seconds": options.seconds, "separation": options.separation,
-                          "alpha": problem.ALPHA, "lambda": problem.LAMBDA, "tolerance": TOLERANCE,
-                          "memory_limit_gib": options.memory_limit},
-              "contenders": {}, "moment_bytes": {}, "shapes": {}}
+    result = {
+        "command": " ".join(["bench/compare.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(options.threads),
+        "versions": {},
+        "blas": None,
+        "blas_trials": {},
+        "options": {
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "separation": options.separation,
+            "alpha": problem.ALPHA,
+            "lambda": problem.LAMBDA,
+            "tolerance": TOLERANCE,
+            "memory_limit_gib": options.memory_limit,
+        },
+        "contenders": {},
+        "moment_bytes": {},
+        "shapes": {},
+    }
 
     with open(options.out / "workers.log", "w") as log:
         workers = Workers(options, library.resolve(), log)
         try:
             if any(c.engine == "blas" for c in chosen.values()):
                 if options.blas is None:
-                    say("Choosing a BLAS")
                     result["blas"], result["blas_trials"] = choose_blas(options, workers)
                 elif options.blas != "none":
                     result["blas"] = options.blas
@@ -389,21 +470,32 @@ def compare(text, chosen, options, workers, result):
     turns = [Turn(name, workers.of(name, c, result["blas"]), options) for name, c in chosen.items()]
     for turn in turns:
         turn.worker.start()
-    expected = {} if options.no_check else references(data, {c.reference for c in chosen.values() if c.reference})
+    forms = set() if options.no_check else {c.reference for c in chosen.values() if c.reference}
+    if forms:
+        say(f"{text}: losses and gradients in float64")
+    expected = references(shape, data, forms)
     with stored(data) as folder:
         del data
-        for n, turn in enumerate(turns):
-            say(f"{text}: preparing {turn.name} ({n + 1} of {len(turns)})")
+        for turn in progress(turns, f"{text}: first steps and checks"):
             turn.prepare(folder)
             result["versions"].update(getattr(turn, "versions", {}))
             reference = expected.get(chosen[turn.name].reference)
             if reference is not None:
                 check(turn, reference, folder)
-    measure(turns, options.rounds, lambda name: None)
+    del expected, reference
+    measure(turns, options.rounds, f"{text}: rounds")
     for worker in {turn.worker for turn in turns}:
         worker.loaded = None
-    return {turn.name: {"seconds": report.quartiles(turn.samples.values()), "samples": turn.samples, "failure": turn.failure, "memory": turn.memory,
-                        "deviation": turn.deviation} for turn in turns}
+    return {
+        turn.name: {
+            "seconds": report.quartiles(turn.samples.values()),
+            "samples": turn.samples,
+            "failure": turn.failure,
+            "memory": turn.memory,
+            "deviation": turn.deviation,
+        }
+        for turn in turns
+    }
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <lgm/cblas.hpp>
 #include <lgm/lgm.hpp>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -49,6 +47,7 @@ struct lgm_compare_problem {
   const float *features, *mean, *log_variance, *log_prior;
   const std::int64_t* labels;
   float *loss, *feature_gradient, *mean_gradient, *log_variance_gradient, *log_prior_gradient;
+  float* logits;  // [samples, classes], of the products alone
 };
 
 }  // extern "C"
@@ -157,17 +156,16 @@ class bench {
   // The three products of a linear head, whole, into matrices that are there already.
   status products() {
     const status answer = logits_product();
-    multiply<transposed::no, transposed::no>(p_.samples, p_.dims, p_.classes, weights_.get(), p_.mean,
+    multiply<transposed::no, transposed::no>(p_.samples, p_.dims, p_.classes, p_.logits, p_.mean,
                                              p_.feature_gradient);
-    multiply<transposed::yes, transposed::no>(p_.classes, p_.dims, p_.samples, weights_.get(), p_.features,
+    multiply<transposed::yes, transposed::no>(p_.classes, p_.dims, p_.samples, p_.logits, p_.features,
                                               p_.mean_gradient);
     return answer;
   }
 
   status logits_product() {
-    if (weights_ == nullptr) weights_.reset(new float[static_cast<std::size_t>(p_.samples * p_.classes)]);
     multiply<transposed::no, transposed::yes>(p_.samples, p_.classes, p_.dims, p_.features, p_.mean,
-                                              weights_.get());
+                                              p_.logits);
     return status::success;
   }
 
@@ -224,7 +222,6 @@ class bench {
   lgm::shape shape_;
   lgm::loss_options<float> options_;
   std::vector<char> workspace_;
-  std::unique_ptr<float[]> weights_;  // [samples, classes], of the products alone
   std::vector<std::vector<char>> packing_;
   std::vector<std::int64_t> predicted_, occurring_;
   std::vector<float> scores_, count_, moment_mean_, m2_;

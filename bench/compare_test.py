@@ -45,13 +45,17 @@ class References(unittest.TestCase):
     def test_lgm(self):
         self.check(problem.lgm_reference, {"features": "feature", "mean": "mean"})
         for form in ("spherical", "diagonal"):
-            self.check(lambda data: problem.lgm_reference(data, form), {
-                "features": "feature", "mean": "mean", form: "log_variance", "log_prior": "log_prior"})
+            self.check(
+                lambda data, form=form: problem.lgm_reference(data, form),
+                {"features": "feature", "mean": "mean", form: "log_variance", "log_prior": "log_prior"},
+            )
 
     def test_a_wrong_number_shows(self):
         right = {"loss": 2.0, "mean": np.array([1.0, 4.0])}
         wrong = {"loss": 2.0, "mean": np.array([1.0, 5.0])}
         self.assertEqual(problem.deviation(wrong, right), {"loss": 0, "mean": 0.25})
+        wrong["mean"][0] = np.nan
+        self.assertTrue(np.isnan(problem.deviation(wrong, right)["mean"]))
 
 
 class Rounds(unittest.TestCase):
@@ -70,11 +74,22 @@ class Rounds(unittest.TestCase):
 class Report(unittest.TestCase):
     # A shape, and what each contender took in each round.
     def results(self, times, shape="2048x10000x512"):
-        entries = {name: {"samples": dict(enumerate(samples)), "failure": None, "memory": 2**20, "deviation": None}
-                   for name, samples in times.items()}
-        return {"command": "", "date": "2000-01-01", "machine": compare.machine(2), "versions": {}, "blas": None,
-                "blas_trials": {}, "options": {"rounds": 3, "tolerance": 1e-3}, "contenders": {n: n for n in times},
-                "moment_bytes": {shape: 1e6}, "shapes": {shape: entries}}
+        entries = {
+            name: {"samples": dict(enumerate(samples)), "failure": None, "memory": 2**20, "deviation": None}
+            for name, samples in times.items()
+        }
+        return {
+            "command": "",
+            "date": "2000-01-01",
+            "machine": compare.machine(2),
+            "versions": {},
+            "blas": None,
+            "blas_trials": {},
+            "options": {"rounds": 3, "tolerance": 1e-3},
+            "contenders": {n: n for n in times},
+            "moment_bytes": {shape: 1e6},
+            "shapes": {shape: entries},
+        }
 
     def test_ratios_are_those_of_the_same_round(self):
         raw = self.results({"lgm": [1, 2, 30], "softmax": [2, 4, 15]})
@@ -83,12 +98,16 @@ class Report(unittest.TestCase):
     def test_targets(self):
         raw = self.results({"lgm": [0.8], "softmax": [1.0], "products": [0.75], "expanded": [1.5]})
         met = {what: met for what, _, _, _, met in report.targets(report.Results(raw))}
-        self.assertEqual(met, {
-            "to PyTorch softmax, geometric mean from 256x100x384 on": True,
-            "to PyTorch softmax, every shape (1.05 of our products where those exceed 1)": True,
-            "to PyTorch L-GM expanded, every shape": True,
-            "to PyTorch L-GM expanded, from 2048x10000x512 on": False,
-            "to its products alone": True})
+        self.assertEqual(
+            met,
+            {
+                "to PyTorch softmax, geometric mean from 256x100x384 on": True,
+                "to PyTorch softmax, every shape (1.05 of our products where those exceed 1)": True,
+                "to PyTorch L-GM expanded, every shape": True,
+                "to PyTorch L-GM expanded, from 2048x10000x512 on": False,
+                "to its products alone": True,
+            },
+        )
 
     def test_what_failed_is_said(self):
         raw = self.results({"lgm": [1], "broadcast": []})
@@ -108,8 +127,11 @@ class Run(unittest.TestCase):
 
     def test_smoke(self):
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, FOLDER / "compare.py", "--smoke", "--library", LIBRARY, "--out", folder],
-                           check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, FOLDER / "compare.py", "--smoke", "--library", LIBRARY, "--out", folder],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
             raw = json.loads((Path(folder) / "compare.json").read_text())
         self.assertEqual(list(raw["shapes"]), list(compare.SMOKE_SHAPES))
         for shape, entries in raw["shapes"].items():

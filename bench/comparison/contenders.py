@@ -27,9 +27,22 @@ class _Problem(ctypes.Structure):
         [(name, ctypes.c_int64) for name in ("samples", "classes", "dims")]
         + [(name, ctypes.c_int32) for name in ("covariance", "threads")]
         + [(name, ctypes.c_float) for name in ("alpha", "lambda_")]
-        + [(name, ctypes.c_void_p) for name in (
-            "features", "mean", "log_variance", "log_prior", "labels",
-            "loss", "feature", "mean_gradient", "log_variance_gradient", "log_prior_gradient")]
+        + [
+            (name, ctypes.c_void_p)
+            for name in (
+                "features",
+                "mean",
+                "log_variance",
+                "log_prior",
+                "labels",
+                "loss",
+                "feature",
+                "mean_gradient",
+                "log_variance_gradient",
+                "log_prior_gradient",
+                "logits",
+            )
+        ]
     )
 
 
@@ -49,10 +62,11 @@ class Blas:
     process needs."""
 
     title: str
+    source: str
     files: tuple
     set_threads: str
+    version: str  # a function that answers text, or writes it
     prefix: str = ""
-    config: str = ""
     environment: dict = dataclasses.field(default_factory=dict)
 
     def find(self):
@@ -64,16 +78,52 @@ class Blas:
 
 _SITE = os.path.join(sys.prefix, "lib", "python*", "site-packages")
 _SYSTEM = "/usr/lib/*-linux-gnu"
-_OPENBLAS = dict(set_threads="openblas_set_num_threads", config="openblas_get_config")
+# A core named in the environment keeps OpenBLAS from the processor's widest vectors. What it computes with the core
+# that it finds itself is checked like everything else.
+_OWN_CORE = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
+# With threads of its own beside OpenMP's: while those spin, waiting for lgm's next loop, they keep OpenBLAS's from the
+# cores, and a step takes from twice to a hundred times as long. A BLAS on the same OpenMP runtime has no such trouble,
+# and is slower where OpenMP's threads sleep at once.
+_OPENBLAS = dict(
+    set_threads="openblas_set_num_threads",
+    version="openblas_get_config",
+    environment={**_OWN_CORE, "OMP_WAIT_POLICY": "passive"},
+)
 BLASES = {
-    "mkl": Blas("MKL", (f"{sys.prefix}/lib/libmkl_rt.so.*",), "MKL_Set_Num_Threads",
-                environment={"MKL_THREADING_LAYER": "GNU", "MKL_INTERFACE_LAYER": "LP64", "MKL_DYNAMIC": "FALSE"}),
-    "openblas": Blas("OpenBLAS", (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",), prefix="scipy_", **_OPENBLAS),
-    "openblas-system": Blas("system OpenBLAS", (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",), **_OPENBLAS),
-    "openblas-openmp": Blas("system OpenBLAS, OpenMP", (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
-                            **_OPENBLAS),
-    "blis": Blas("BLIS", (f"{_SYSTEM}/blis-openmp/libblis.so.*", f"{_SYSTEM}/blis-pthread/libblis.so.*"),
-                 "bli_thread_set_num_threads"),
+    "mkl": Blas(
+        "MKL",
+        "PyPI: mkl",
+        (f"{sys.prefix}/lib/libmkl_rt.so.*",),
+        "MKL_Set_Num_Threads",
+        "MKL_Get_Version_String",
+        environment={"MKL_THREADING_LAYER": "GNU", "MKL_INTERFACE_LAYER": "LP64", "MKL_DYNAMIC": "FALSE"},
+    ),
+    "openblas": Blas(
+        "OpenBLAS",
+        "PyPI: scipy-openblas32",
+        (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",),
+        prefix="scipy_",
+        **_OPENBLAS,
+    ),
+    "openblas-system": Blas(
+        "system OpenBLAS",
+        "Debian: libopenblas0-pthread",
+        (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",),
+        **_OPENBLAS,
+    ),
+    "openblas-openmp": Blas(
+        "system OpenBLAS on OpenMP",
+        "Debian: libopenblas0-openmp",
+        (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
+        **{**_OPENBLAS, "environment": _OWN_CORE},
+    ),
+    "blis": Blas(
+        "BLIS",
+        "Debian: libblis4-openmp",
+        (f"{_SYSTEM}/blis-openmp/libblis.so.*", f"{_SYSTEM}/blis-pthread/libblis.so.*"),
+        "bli_thread_set_num_threads",
+        "bli_info_get_version_str",
+    ),
 }
 
 
@@ -81,22 +131,42 @@ class _LoadedBlas:
     def __init__(self, blas):
         self.library = ctypes.CDLL(blas.find(), mode=ctypes.RTLD_GLOBAL)
         self.sgemm, self.dgemm = (
-            ctypes.cast(getattr(self.library, f"{blas.prefix}cblas_{letter}gemm"), ctypes.c_void_p) for letter in "sd")
+            ctypes.cast(getattr(self.library, f"{blas.prefix}cblas_{letter}gemm"), ctypes.c_void_p) for letter in "sd"
+        )
         self.set_threads = getattr(self.library, blas.prefix + blas.set_threads)
+        self.version = getattr(self.library, blas.prefix + blas.version)
+
+    def version_text(self):
+        buffer = ctypes.create_string_buffer(256)
+        self.version.restype = ctypes.c_void_p
+        answer = self.version(buffer, len(buffer) - 1)  # who takes no arguments does not look at them
+        return (buffer.value or ctypes.string_at(answer)).decode().strip()
 
 
 class LgmEngine:
-    """Loads the library and, for its products, a BLAS."""
+    """Loads the library and, for its products, a BLAS. Its contenders write their results to the same memory."""
+
+    inputs = ("features", "mean", "labels", "spherical", "diagonal", "log_prior")
 
     def __init__(self, library, blas=None):
         self.library = lgm_library(library)
+        self.buffers = {}
         self.blas = None
         if blas is not None:
             self.blas = _LoadedBlas(BLASES[blas])
             self.library.lgm_compare_use_blas(self.blas.sgemm, self.blas.dgemm)
 
+    def loaded(self):
+        self.buffers.clear()
+
+    def buffer(self, name, *shape):
+        return self.buffers.setdefault((name, shape), np.zeros(shape, np.float32))
+
     def versions(self):
-        return {"lgm": self.library.lgm_compare_build().decode()}
+        found = {"lgm": self.library.lgm_compare_build().decode()}
+        if self.blas is not None:
+            found["BLAS"] = self.blas.version_text()
+        return found
 
 
 class Lgm:
@@ -106,15 +176,17 @@ class Lgm:
     def __init__(self, engine, data, threads):
         self.engine, self.threads = engine, threads
         c, d = data["mean"].shape
-        self.arrays = dict(features=data["features"], mean=data["mean"], labels=data["labels"])
-        out = dict(loss=np.zeros(1, np.float32), feature=np.zeros_like(data["features"]),
-                   mean_gradient=np.zeros_like(data["mean"]))
+        n = len(data["labels"])
+        arrays = {name: data[name] for name in ("features", "mean", "labels")}
+        wanted = {"loss": (1,), "feature": (n, d), "mean_gradient": (c, d)}
         if self.form != "fixed":
-            self.arrays.update(log_variance=data[self.form], log_prior=data["log_prior"])
-            out.update(log_variance_gradient=np.zeros_like(data[self.form]), log_prior_gradient=np.zeros(c, np.float32))
-        self.out = out
-        pointers = {name: array.ctypes.data for name, array in {**self.arrays, **out}.items()}
-        self.problem = _Problem(len(data["labels"]), c, d, _FORMS[self.form], threads, ALPHA, LAMBDA, **pointers)
+            arrays.update(log_variance=data[self.form], log_prior=data["log_prior"])
+            wanted.update(log_variance_gradient=data[self.form].shape, log_prior_gradient=(c,))
+        self.out = {name: engine.buffer(name, *shape) for name, shape in wanted.items()}
+        if self.subject.startswith("product"):
+            arrays["logits"] = engine.buffer("logits", n, c)
+        pointers = {name: array.ctypes.data for name, array in {**arrays, **self.out}.items()}
+        self.problem = _Problem(n, c, d, _FORMS[self.form], threads, ALPHA, LAMBDA, **pointers)
         self.handle = ctypes.c_void_p(engine.library.lgm_compare_open(ctypes.byref(self.problem)))
 
     def run(self, times):
@@ -173,27 +245,31 @@ class Product(Lgm):
 
 
 class TorchEngine:
+    inputs = ("features", "mean", "labels")
+
     def __init__(self, memory_limit=None):
         import torch
 
-        self.torch = torch
-        if memory_limit is not None:
-            self._limit(memory_limit)
+        self.torch, self.memory_limit = torch, memory_limit
 
-    def _limit(self, limit):
-        """Allocations beyond what the process has now plus `limit` bytes fail."""
+    def loaded(self):
+        """From here on allocations beyond the limit fail; what the process has already does not count."""
         import resource
 
-        self.torch.ones(8).sum()
+        if self.memory_limit is None:
+            return
         with open("/proc/self/status") as status:
             used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (used + limit, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + self.memory_limit, resource.RLIM_INFINITY))
 
     def versions(self):
         config = self.torch.__config__.show()
         blas = next((line.strip(" -") for line in config.splitlines() if "Math Kernel" in line), "")
-        return {"torch": self.torch.__version__, "torch's BLAS": blas,
-                "torch's vectors": self.torch.backends.cpu.get_cpu_capability()}
+        return {
+            "torch": self.torch.__version__,
+            "torch's BLAS": blas,
+            "torch's vectors": self.torch.backends.cpu.get_cpu_capability(),
+        }
 
 
 class _Torch:
@@ -305,8 +381,9 @@ _MAIN = {
     "expanded": Contender("PyTorch L-GM expanded", TorchExpanded, "torch", "fixed"),
     "expanded-compiled": Contender("PyTorch L-GM expanded, compiled", TorchExpandedCompiled, "torch", "fixed"),
     "broadcast": Contender("PyTorch L-GM broadcast", TorchBroadcast, "torch", "fixed", limited=True),
-    "broadcast-compiled": Contender("PyTorch L-GM broadcast, compiled", TorchBroadcastCompiled, "torch", "fixed",
-                                    limited=True),
+    "broadcast-compiled": Contender(
+        "PyTorch L-GM broadcast, compiled", TorchBroadcastCompiled, "torch", "fixed", limited=True
+    ),
     "lgm": Contender("lgm", Lgm, "eigen", "fixed"),
     "lgm-blas": Contender("lgm on BLAS", Lgm, "blas", "fixed"),
     "products": Contender("products, lgm's own", Products, "eigen"),
@@ -328,4 +405,6 @@ for _engine, _prefix, _title in (("eigen", "lgm-", "lgm"), ("blas", "lgm-blas-",
     for _name, (_what, _make, _reference, _threads) in _MORE.items():
         if _engine == "blas" and _make in (LgmMoments, Memory):
             continue  # without any product
-        CONTENDERS[_prefix + _name] = Contender(f"{_title}, {_what}", _make, _engine, _reference, _threads, group="more")
+        CONTENDERS[_prefix + _name] = Contender(
+            f"{_title}, {_what}", _make, _engine, _reference, _threads, group="more"
+        )

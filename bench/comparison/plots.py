@@ -12,18 +12,36 @@ from comparison.report import Results, _title, number
 
 # Okabe and Ito's colours, which differ for all kinds of eyes, and markers for print without colour.
 _LOOKS = {
-    "softmax": ("#E69F00", "o"), "softmax-compiled": ("#F0E442", "v"), "expanded": ("#56B4E9", "s"),
-    "expanded-compiled": ("#0072B2", "D"), "broadcast": ("#999999", "^"), "broadcast-compiled": ("#666666", "P"),
-    "lgm": ("#D55E00", "X"), "lgm-blas": ("#009E73", "*"),
+    "softmax": ("#E69F00", "o"),
+    "softmax-compiled": ("#F0E442", "v"),
+    "expanded": ("#56B4E9", "s"),
+    "expanded-compiled": ("#0072B2", "D"),
+    "broadcast": ("#999999", "^"),
+    "broadcast-compiled": ("#666666", "P"),
+    "lgm": ("#D55E00", "X"),
+    "lgm-blas": ("#009E73", "p"),
 }
-_STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-          "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "legend.frameon": False}
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+}
 
 
 def _caption(figure, results):
     m = results.raw["machine"]
-    figure.text(0.005, 0.005, f"{m['processor']}, {m['threads']} threads, float, forward + backward; medians; "
-                f"{results.raw['date'][:10]}", fontsize=7, color="#555555")
+    figure.text(
+        0.005,
+        0.005,
+        f"{m['processor']}, {m['threads']} threads, float, forward + backward; medians; {results.raw['date'][:10]}",
+        fontsize=7,
+        color="#555555",
+    )
 
 
 def _legend_on_top(axes):
@@ -40,15 +58,27 @@ def ratios(results, file):
     for i, name in enumerate(names):
         found = results.ratios(name, base)
         places = [results.shapes.index(shape) + (i - (len(names) - 1) / 2) * width for shape in found]
-        bars = axes.bar(places, [v - 1 for v in found.values()], width, bottom=1, color=_LOOKS[name][0], edgecolor="white",
-                        linewidth=0.5, label=_title(results, name))
+        bars = axes.bar(
+            places,
+            [v - 1 for v in found.values()],
+            width,
+            bottom=1,
+            color=_LOOKS[name][0],
+            edgecolor="white",
+            linewidth=0.5,
+            label=_title(results, name),
+        )
         axes.bar_label(bars, [number(v) for v in found.values()], fontsize=6.5, rotation=90, padding=2)
+        for place, shape in enumerate(results.shapes):
+            if results.failure(name, shape) == "does not fit":
+                at = place + (i - (len(names) - 1) / 2) * width
+                axes.text(at, 1.06, "does not fit", rotation=90, fontsize=6.5, color=_LOOKS[name][0], ha="center")
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
-    axes.set_xticks(range(len(results.shapes)), [f"{s}" for s in results.shapes], fontsize=9)
+    axes.set_xticks(range(len(results.shapes)), results.shapes, fontsize=8)
     axes.set_xlabel("samples x classes x dims")
     axes.set_ylabel(f"time / time of {_title(results, base)}\n(below 1: faster)")
     _legend_on_top(axes)
@@ -73,8 +103,9 @@ def times(results, file):
         curve(name, color="black", linestyle=style, linewidth=1.2, zorder=1)
     for name in names:
         colour, marker = _LOOKS[name]
-        curve(name, color=colour, marker=marker, markersize=6, linewidth=1.4, markeredgecolor="white",
-              markeredgewidth=0.5)
+        curve(
+            name, color=colour, marker=marker, markersize=6, linewidth=1.4, markeredgecolor="white", markeredgewidth=0.5
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
@@ -85,8 +116,16 @@ def times(results, file):
     for shape in shapes:
         x = Shape.parse(shape).product
         level = (level + 1) % 3 if last is not None and x / last < 30 else 0
-        axes.annotate(shape, (x, 0), xycoords=("data", "axes fraction"), xytext=(0, 4 + 10 * level),
-                      textcoords="offset points", fontsize=7, color="#555555", ha="center")
+        axes.annotate(
+            shape,
+            (x, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 4 + 10 * level),
+            textcoords="offset points",
+            fontsize=7,
+            color="#555555",
+            ha="center",
+        )
         last = x
     low, high = axes.get_ylim()
     axes.set_ylim(low / (high / low) ** 0.12, high)

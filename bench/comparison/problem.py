@@ -28,9 +28,12 @@ class Shape:
 
 
 def make(shape, separation, seed=1):
-    """Classes whose means are apart by sqrt(2 * separation) standard deviations, and samples of them. A difference of
-    two logits then has the mean `separation` and the variance twice that, in any number of dimensions: 8 is a model that
-    has learnt something; at 100 all competitors' weights are below float's rounding."""
+    """Classes whose means are apart by sqrt(2 * separation) standard deviations, and samples of them.
+
+    The target's logit is then ahead of another by `separation` on average, with twice that as its variance, in any
+    number of dimensions: 8 is a model that has learnt something; at 100 most competitors' weights are below float's
+    rounding.
+    """
     random = np.random.default_rng(seed)
     n, c, d = shape.samples, shape.classes, shape.dims
     normal = lambda *size: random.standard_normal(size, dtype=np.float32)

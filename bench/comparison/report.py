@@ -46,8 +46,7 @@ class Results:
         return {shape: ratio for shape, ratio in pairs if ratio is not None}
 
     def since(self, shape, until=None):
-        return [s for s in self.shapes
-                if shape.product <= Shape.parse(s).product <= (until or Shape.parse(s)).product]
+        return [s for s in self.shapes if shape.product <= Shape.parse(s).product <= (until or Shape.parse(s)).product]
 
     def failure(self, name, shape):
         entry = self.entry(name, shape)
@@ -82,8 +81,16 @@ def table(headers, rows):
 
 # ---- tables ----
 
-_STEPS = ("softmax", "softmax-compiled", "expanded", "expanded-compiled", "broadcast", "broadcast-compiled", "lgm",
-          "lgm-blas")
+_STEPS = (
+    "softmax",
+    "softmax-compiled",
+    "expanded",
+    "expanded-compiled",
+    "broadcast",
+    "broadcast-compiled",
+    "lgm",
+    "lgm-blas",
+)
 _FLOORS = {"lgm": "products", "lgm-blas": "products-blas", "softmax": "products-torch", "expanded": "products-torch"}
 _VARIANTS = ("lgm", "lgm-blas")
 
@@ -97,8 +104,9 @@ def _ratio_row(results, title, name, other, mean_over):
     row = [title]
     for shape in results.shapes:
         failed = results.failure(name, shape) or results.failure(other, shape)
-        row.append("does not fit" if failed == "does not fit" else "-" if failed
-                   else number(results.ratio(name, other, shape)))
+        row.append(
+            "does not fit" if failed == "does not fit" else "-" if failed else number(results.ratio(name, other, shape))
+        )
     return row + [number(geometric_mean(results.ratios(name, other, mean_over).values()))]
 
 
@@ -123,15 +131,30 @@ def _times(results):
 
 def _ratio_table(results, what, pairs):
     medium = results.since(MEDIUM)
-    rows = [_ratio_row(results, f"{_title(results, a)} / {_title(results, b)}", a, b, medium)
-            for a, b in pairs if a in results.names and b in results.names]
+    rows = [
+        _ratio_row(results, f"{_title(results, a)} / {_title(results, b)}", a, b, medium)
+        for a, b in pairs
+        if a in results.names and b in results.names
+    ]
     return table([what, *results.shapes, f"mean from {MEDIUM}"], rows) if rows else ""
 
 
+def _mebibytes(size):
+    # A process's size is not known more closely.
+    return number(size / 2**20) if size >= 2**20 else "< 1"
+
+
 def _memory(results):
-    rows = [[_title(results, name)] + [
-        number(entry["memory"] / 2**20) if (entry := results.entry(name, shape)) and entry["memory"] is not None else
-        (results.failure(name, shape) or "") for shape in results.shapes] for name in results.names]
+    rows = [
+        [_title(results, name)]
+        + [
+            _mebibytes(entry["memory"])
+            if (entry := results.entry(name, shape)) and entry["memory"] is not None
+            else (results.failure(name, shape) or "")
+            for shape in results.shapes
+        ]
+        for name in results.names
+    ]
     return table(["MiB", *results.shapes], [row for row in rows if any(row[1:])])
 
 
@@ -143,13 +166,19 @@ def _deviations(results):
             for array, value in (results.entry(name, shape)["deviation"] or {}).items():
                 worst[array] = max(worst.get(array, 0), value)
         if worst:
-            rows.append([_title(results, name)] + [
-                f"{worst[array]:.0e}" if array in worst else "" for array in _ARRAYS])
+            rows.append(
+                [_title(results, name)] + [f"{worst[array]:.0e}" if array in worst else "" for array in _ARRAYS]
+            )
     return table(["largest over the shapes", *(_ARRAYS.values())], rows) if rows else ""
 
 
-_ARRAYS = {"loss": "loss", "feature": "d features", "mean": "d means", "log_variance": "d log variances",
-           "log_prior": "d log priors"}
+_ARRAYS = {
+    "loss": "loss",
+    "feature": "d features",
+    "mean": "d means",
+    "log_variance": "d log variances",
+    "log_prior": "d log priors",
+}
 
 
 def _moments(results):
@@ -200,8 +229,15 @@ def targets(results):
         shape = max(ratios, key=lambda s: (ratios[s] / of(s)) * (1 if at_most else -1))
         met = ratios[shape] <= of(shape) if at_most else ratios[shape] >= of(shape)
         sign = "<=" if at_most else ">="
-        found.append((what, _title(results, contender), f"{number(ratios[shape])} at {shape}",
-                      f"{sign} {number(of(shape))}", met))
+        found.append(
+            (
+                what,
+                _title(results, contender),
+                f"{number(ratios[shape])} at {shape}",
+                f"{sign} {number(of(shape))}",
+                met,
+            )
+        )
 
     medium = results.since(MEDIUM)
     for name in _present(results, _VARIANTS):
@@ -210,34 +246,75 @@ def targets(results):
             mean = geometric_mean(results.ratios(name, rival, medium).values())
             bound = 0.85 if name == "lgm" else 0.75
             if mean:
-                found.append((f"to {_title(results, rival)}, geometric mean from {MEDIUM} on", _title(results, name),
-                              number(mean), f"<= {bound}", mean <= bound))
+                found.append(
+                    (
+                        f"to {_title(results, rival)}, geometric mean from {MEDIUM} on",
+                        _title(results, name),
+                        number(mean),
+                        f"<= {bound}",
+                        mean <= bound,
+                    )
+                )
 
-            def allowed(shape, rival=rival):
+            def allowed(shape, floor=floor, rival=rival):
                 products = results.ratio(floor, rival, shape) or 0
                 return 1.05 * products if products > 1 else 1.0
 
-            worst(f"to {_title(results, rival)}, every shape (1.05 of our products where those exceed 1)", name,
-                  results.ratios(name, rival), allowed)
+            worst(
+                f"to {_title(results, rival)}, every shape (1.05 of our products where those exceed 1)",
+                name,
+                results.ratios(name, rival),
+                allowed,
+            )
         for rival in _present(results, ("expanded", "expanded-compiled")):
             worst(f"to {_title(results, rival)}, every shape", name, results.ratios(name, rival), 1.0)
-            worst(f"to {_title(results, rival)}, from {LARGE} on", name,
-                  results.ratios(name, rival, results.since(LARGE)), 0.5)
-        worst(f"to {CONTENDERS['broadcast'].title}, from {MEDIUM} on", name, results.ratios(name, "broadcast", medium),
-              0.01)
-        worst("to its products alone", name, results.ratios(name, floor, medium),
-              lambda shape: 1.3 if shape == str(LARGEST) else 1.15)
+            worst(
+                f"to {_title(results, rival)}, from {LARGE} on",
+                name,
+                results.ratios(name, rival, results.since(LARGE)),
+                0.5,
+            )
+        worst(
+            f"to {CONTENDERS['broadcast'].title}, from {MEDIUM} on",
+            name,
+            results.ratios(name, "broadcast", medium),
+            0.01,
+        )
+        worst(
+            "to its products alone",
+            name,
+            results.ratios(name, floor, medium),
+            lambda shape: 1.3 if shape == str(LARGEST) else 1.15,
+        )
         several = results.since(MEDIUM, LARGE)
-        worst("spherical, all gradients, to fixed variances", name, results.ratios(f"{name}-spherical", name, several), 1.2)
-        worst("diagonal, all gradients, to fixed variances", name, results.ratios(f"{name}-diagonal", name, several), 2.2)
+        worst(
+            "spherical, all gradients, to fixed variances",
+            name,
+            results.ratios(f"{name}-spherical", name, several),
+            1.2,
+        )
+        worst(
+            "diagonal, all gradients, to fixed variances", name, results.ratios(f"{name}-diagonal", name, several), 2.2
+        )
         wide = [shape for shape in results.shapes if Shape.parse(shape).dims >= MEDIUM.dims]
-        worst(f"score to its product, from {MEDIUM.dims} dims on", name,
-              results.ratios(f"{name}-score", f"{name}-product", wide), 1.2)
-        gains = {shape: mine / products for shape, (mine, products) in _gains(results).get(name, {}).items()
-                 if shape in medium}
+        worst(
+            f"score to its product, from {MEDIUM.dims} dims on",
+            name,
+            results.ratios(f"{name}-score", f"{name}-product", wide),
+            1.2,
+        )
+        gains = {
+            shape: mine / products
+            for shape, (mine, products) in _gains(results).get(name, {}).items()
+            if shape in medium
+        }
         worst("gain by threads to its products' gain", name, gains, 0.9, at_most=False)
-    worst(f"accumulate_moments to moving its bytes, from {MEDIUM} on", "lgm",
-          results.ratios("lgm-moments", "lgm-memory", medium), 1.15)
+    worst(
+        f"accumulate_moments to moving its bytes, from {MEDIUM} on",
+        "lgm",
+        results.ratios("lgm-moments", "lgm-memory", medium),
+        1.15,
+    )
     return found
 
 
@@ -245,19 +322,26 @@ def targets(results):
 
 
 def wrong(raw):
-    return [f"{name} at {shape}" for shape, entries in raw["shapes"].items() for name, entry in entries.items()
-            if (entry["failure"] or "").startswith("wrong")]
+    return [
+        f"{name} at {shape}"
+        for shape, entries in raw["shapes"].items()
+        for name, entry in entries.items()
+        if (entry["failure"] or "").startswith("wrong")
+    ]
 
 
 def markdown(raw):
     results = Results(raw)
     m, o = raw["machine"], raw["options"]
-    out = [f"# lgm against PyTorch", f"`{raw['command']}`, {raw['date']}",
-           f"{m['processor']}, {m['cores']} cores, {m['threads']} threads; {m['system']}; "
-           + "; ".join(f"{what}: {version}" for what, version in raw["versions"].items()),
-           "One step is forward and backward: the mean loss and its gradients of features and means (softmax: features "
-           "and weights, no bias), float. Shapes are samples x classes x dims. Contenders took turns within one run; "
-           f"a figure is the median over up to {o['rounds']} turns, after ± half the distance of the quartiles."]
+    out = [
+        "# lgm against PyTorch",
+        f"`{raw['command']}`, {raw['date']}",
+        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads; {m['system']}; "
+        + "; ".join(f"{what}: {version}" for what, version in raw["versions"].items()),
+        "One step is forward and backward: the mean loss and its gradients of features and means (softmax: features "
+        "and weights, no bias), float. Shapes are samples x classes x dims. Contenders took turns within one run; "
+        f"a figure is the median over up to {o['rounds']} turns, after ± half the distance of the quartiles.",
+    ]
 
     def section(title, body, note=""):
         if body:
@@ -266,36 +350,76 @@ def markdown(raw):
     def pairs(names, others):
         return [(a, b) for a in names for b in others]
 
-    section("Agreement", _deviations(results),
-            "Largest difference from float64 of what each computes, relative to the array's largest number "
-            f"(allowed: {o['tolerance']:g}).")
+    section(
+        "Agreement",
+        _deviations(results),
+        "Largest difference from float64 of what each computes, relative to the array's largest number "
+        f"(allowed: {o['tolerance']:g}).",
+    )
     section("Time", _times(results))
-    section("Against PyTorch", _ratio_table(results, "ratio of times, below 1: lgm is faster", pairs(
-        _VARIANTS, _STEPS[:6])))
-    section("Against the products alone", _ratio_table(results, "ratio of times", list(_FLOORS.items()) + [
-        ("products", "products-torch"), ("products-blas", "products-torch")]),
-        "Products are the three matrix products of a step, whole, into memory that is there already: the floor.")
-    section("Variances, scores, moments", _ratio_table(results, "ratio of times", [
-        pair for v in _VARIANTS for pair in ((f"{v}-spherical", v), (f"{v}-diagonal", v), (f"{v}-score", f"{v}-product"))]
-        + [("lgm-moments", "lgm-memory")]),
-        "Spherical and diagonal with all gradients (features, means, log variances, log priors); score with all outputs.")
+    section(
+        "Against PyTorch", _ratio_table(results, "ratio of times, below 1: lgm is faster", pairs(_VARIANTS, _STEPS[:6]))
+    )
+    section(
+        "Against the products alone",
+        _ratio_table(
+            results,
+            "ratio of times",
+            list(_FLOORS.items()) + [("products", "products-torch"), ("products-blas", "products-torch")],
+        ),
+        "Products are the three matrix products of a step, whole, into memory that is there already: the floor.",
+    )
+    section(
+        "Variances, scores, moments",
+        _ratio_table(
+            results,
+            "ratio of times",
+            [
+                pair
+                for v in _VARIANTS
+                for pair in ((f"{v}-spherical", v), (f"{v}-diagonal", v), (f"{v}-score", f"{v}-product"))
+            ]
+            + [("lgm-moments", "lgm-memory")],
+        ),
+        "Spherical, diagonal: all gradients (features, means, log variances, log priors). Score: all outputs.",
+    )
     if "lgm-moments" in results.names:
         section("Moments", _moments(results))
     section("Threads", _threads(results), "How many times as fast as one thread.")
-    section("Memory", _memory(results),
-            "Beyond the inputs, gradients included: lgm's workspace and outputs; the peak of PyTorch's process in a step.")
+    section(
+        "Memory",
+        _memory(results),
+        "Beyond the inputs, gradients included: lgm's workspace and outputs; the peak of PyTorch's process in a step.",
+    )
     if raw["blas_trials"]:
-        trials = {name: {shape: number(t["seconds"] * 1e3) if t["seconds"] else t["failure"] for shape, t in each.items()}
-                  for name, each in raw["blas_trials"].items()}
+        trials = {
+            name: {shape: number(t["seconds"] * 1e3) if t["seconds"] else t["failure"] for shape, t in each.items()}
+            for name, each in raw["blas_trials"].items()
+        }
         shapes = list(next(iter(trials.values())))
-        section("The BLAS libraries at hand", table(
-            ["milliseconds of a step of lgm", *shapes],
-            [[BLASES[name].title + (" (taken)" if name == raw["blas"] else ""), *each.values()]
-             for name, each in trials.items()]))
-    failures = [[_title(results, name), shape, entry["failure"]] for shape in results.shapes
-                for name, entry in raw["shapes"][shape].items() if entry["failure"]]
+        section(
+            "The BLAS libraries at hand",
+            table(
+                ["milliseconds of a step of lgm", *shapes],
+                [
+                    [BLASES[name].title + (" (taken)" if name == raw["blas"] else ""), *each.values()]
+                    for name, each in trials.items()
+                ],
+            ),
+        )
+    failures = [
+        [_title(results, name), shape, entry["failure"]]
+        for shape in results.shapes
+        for name, entry in raw["shapes"][shape].items()
+        if entry["failure"]
+    ]
     section("What did not run", table(["contender", "shape", "why"], failures) if failures else "")
-    goals = [[what, who, measured, bound, "yes" if met else "**no**"] for what, who, measured, bound, met in targets(results)]
-    section("Targets", table(["ratio", "of", "measured (the worst)", "target", "met"], goals) if goals else "",
-            "Set for 2 cores.")
+    goals = [
+        [what, who, measured, bound, "yes" if met else "**no**"] for what, who, measured, bound, met in targets(results)
+    ]
+    section(
+        "Targets",
+        table(["ratio", "of", "measured (the worst)", "target", "met"], goals) if goals else "",
+        "Set for 2 cores.",
+    )
     return "\n\n".join(out) + "\n"

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A process that contenders live in, and the other end of the pipe to it.
 
-Each line on the pipe is a command in JSON, and one line answers it. Only one worker computes at a time; the threads of the
-others have gone to sleep by then, so that no runtime is disturbed by another's threads waiting for work.
+Each line on the pipe is a command in JSON, and one line answers it. Only one worker computes at a time; the threads of
+the others have gone to sleep by then, so that no runtime is disturbed by another's threads waiting for work.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -35,8 +36,14 @@ class Worker:
             if value is not None:
                 environment[name] = value
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "comparison.worker", json.dumps(self.engine)], cwd=FOLDER, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+            [sys.executable, "-m", "comparison.worker", json.dumps(self.engine)],
+            cwd=FOLDER,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+        )
 
     def start(self):
         """Starts the process without waiting for it; what it has to say comes with the first answer."""
@@ -87,16 +94,18 @@ def _memory(field):
 
 
 def _peak_of_step(contender):
-    """Bytes that a step has beyond its inputs, at most: what it returns included. None where the system does not tell."""
+    """The most bytes that a step has beyond its inputs, what it returns included; None: the system does not tell."""
     try:
         contender.answer = None
         gc.collect()
+        # What the heap keeps for the next step belongs to this one.
+        ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w") as peak:
             peak.write("5")  # forgets the peak so far
         before = _memory("VmRSS")
         contender.run(1)
         return max(_memory("VmHWM") - before, 0)
-    except OSError:
+    except (OSError, AttributeError):
         return None
 
 
@@ -109,8 +118,10 @@ class _Session:
         import numpy
 
         self.made.clear()
+        self.data = None
         gc.collect()
-        self.data = {name.removesuffix(".npy"): numpy.load(os.path.join(folder, name)) for name in os.listdir(folder)}
+        self.data = {name: numpy.load(os.path.join(folder, name + ".npy")) for name in self.engine.inputs}
+        self.engine.loaded()
         return self.engine.versions()
 
     def prepare(self, name, threads):
@@ -138,11 +149,6 @@ class _Session:
 
         self.made[name].run(1)
         numpy.savez(file, **self.made[name].outputs())
-        return {}
-
-    def drop(self, name):
-        self.made.pop(name, None)
-        gc.collect()
         return {}
 
 
