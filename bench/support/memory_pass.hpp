@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cstdint>
+#include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
 #include <lgm/host.hpp>
 
@@ -24,14 +24,19 @@ class memory_pass {
   std::int64_t bytes() const { return (source_.size() + target_.size()) * std::int64_t(sizeof(T)); }
 
   void run() {
-    using values = Eigen::Array<T, Eigen::Dynamic, 1>;
     lgm::detail::parallel_for<lgm::detail::host_threads>(
         context_.parallel_for, source_.size() < 4 * task_size ? 1 : lgm::host::threads(context_), tasks(),
         [&](std::int64_t task, int) {
           const std::int64_t begin = task * task_size, end = std::min(source_.size(), begin + task_size);
           const std::int64_t copied = std::clamp(target_.size(), begin, end);
-          std::copy(source_.data() + begin, source_.data() + copied, target_.data() + begin);
-          sums_[task] = Eigen::Map<const values>(source_.data() + copied, end - copied).sum();
+          const T* const from = source_.data() + begin;
+          const T* const rest = source_.data() + copied;
+          T* const to = target_.data() + begin;
+          const lgm::detail::packet_group<T> group;
+          group.for_each(copied - begin, [&](auto i) { store(to, i, load(from, i)); });
+          sums_[task] = group.reduce(
+              end - copied, T(0), [&](auto i) { return load(rest, i); },
+              [](auto x, auto y) { return x + y; });
         });
   }
 

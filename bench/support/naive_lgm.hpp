@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <lgm/detail/parallel.hpp>
 #include <lgm/host.hpp>
+#include <numeric>
 
 #include "support/array.hpp"
 
@@ -22,26 +23,39 @@ class naive_lgm {
         distance_(shape.samples * shape.classes),
         weight_(shape.samples * shape.classes),
         slope_(shape.samples * shape.classes),
-        inverse_variance_(lgm::log_variance_size(shape)),
+        inverse_variance_(shape.classes * shape.dims),
+        variance_gradient_(shape.classes * shape.dims),
         half_log_det_(shape.classes),
         loss_(shape.samples) {}
 
   std::int64_t bytes() const {
-    return (3 * distance_.size() + inverse_variance_.size() + half_log_det_.size() + loss_.size()) *
+    return (3 * distance_.size() + 2 * inverse_variance_.size() + half_log_det_.size() + loss_.size()) *
            std::int64_t(sizeof(T));
   }
 
   // gradient.log_variance is not read with unit variances; the other pointers are not null. Returns the loss.
   T forward_backward(const lgm::mixture<T>& m, const lgm::loss_options<T>& options, const T* features,
                      const std::int64_t* labels, const lgm::gradients<T, T>& gradient) {
+    if (shape_.covariance == lgm::covariance::identity)
+      return step<true>(m, options, features, labels, gradient);
+    return step<false>(m, options, features, labels, gradient);
+  }
+
+ private:
+  template <bool Unit>
+  T step(const lgm::mixture<T>& m, const lgm::loss_options<T>& options, const T* features,
+         const std::int64_t* labels, const lgm::gradients<T, T>& gradient) {
     const std::int64_t samples = shape_.samples, classes = shape_.classes, dims = shape_.dims;
     const T share = T(1) / static_cast<T>(samples);
-    const std::int64_t variances = inverse_variance_.size(), each = variances / classes;
-    for (std::int64_t n = 0; n < variances; ++n) inverse_variance_[n] = std::exp(-m.log_variance[n]);
+    const bool spherical = shape_.covariance == lgm::covariance::spherical;
     for (std::int64_t k = 0; k < classes; ++k) {
       T sum = 0;
-      for (std::int64_t j = 0; j < each; ++j) sum += m.log_variance[k * each + j];
-      half_log_det_[k] = sum * static_cast<T>(spherical() ? dims : 1) / 2;
+      for (std::int64_t j = 0; j < dims && !Unit; ++j) {
+        const T log_variance = m.log_variance[spherical ? k : k * dims + j];
+        inverse_variance_[k * dims + j] = std::exp(-log_variance);
+        sum += log_variance;
+      }
+      half_log_det_[k] = sum / 2;
     }
     for_each(samples, [&](std::int64_t i) {
       const T* const x = features + i * dims;
@@ -50,10 +64,12 @@ class naive_lgm {
       T* const g = slope_.data() + i * classes;
       const std::int64_t z = labels[i];
       for (std::int64_t k = 0; k < classes; ++k) {
+        const T* const mean = m.mean + k * dims;
+        const T* const inverse = inverse_variance_.data() + k * dims;
         T sum = 0;
         for (std::int64_t j = 0; j < dims; ++j) {
-          const T difference = x[j] - m.mean[k * dims + j];
-          sum += difference * difference * inverse_variance(k, j);
+          const T difference = x[j] - mean[j];
+          sum += difference * difference * (Unit ? T(1) : inverse[j]);
         }
         d[k] = sum / 2;
         g[k] = m.log_prior[k] - half_log_det_[k] - (k == z ? 1 + options.alpha : T(1)) * d[k];
@@ -69,38 +85,41 @@ class naive_lgm {
       }
       T* const out = gradient.feature + i * dims;
       std::fill(out, out + dims, T(0));
-      for (std::int64_t k = 0; k < classes; ++k)
+      for (std::int64_t k = 0; k < classes; ++k) {
+        const T* const mean = m.mean + k * dims;
+        const T* const inverse = inverse_variance_.data() + k * dims;
+        const T weight = w[k];
         for (std::int64_t j = 0; j < dims; ++j)
-          out[j] += w[k] * inverse_variance(k, j) * (x[j] - m.mean[k * dims + j]);
-    });
-    for_each(classes, [&](std::int64_t k) {
-      T* const mean = gradient.mean + k * dims;
-      T* const variance = each > 0 ? gradient.log_variance + k * each : nullptr;
-      std::fill(mean, mean + dims, T(0));
-      gradient.log_prior[k] = 0;
-      std::fill(variance, variance + each, T(0));
-      for (std::int64_t i = 0; i < samples; ++i) {
-        const T w = weight_[i * classes + k], g = slope_[i * classes + k];
-        const T own = labels[i] == k ? share * options.lambda : T(0);
-        gradient.log_prior[k] += g;
-        for (std::int64_t j = 0; j < dims; ++j) {
-          const T difference = features[i * dims + j] - m.mean[k * dims + j];
-          const T scaled = difference * inverse_variance(k, j);
-          mean[j] -= w * scaled;
-          if (each > 0) variance[spherical() ? 0 : j] += (own - g - w * difference * scaled) / 2;
-        }
+          out[j] += weight * (Unit ? T(1) : inverse[j]) * (x[j] - mean[j]);
       }
     });
-    T loss = 0;
-    for (std::int64_t i = 0; i < samples; ++i) loss += loss_[i];
-    return share * loss;
-  }
-
- private:
-  bool spherical() const { return shape_.covariance == lgm::covariance::spherical; }
-  T inverse_variance(std::int64_t k, std::int64_t j) const {
-    if (inverse_variance_.size() == 0) return 1;
-    return inverse_variance_[spherical() ? k : k * shape_.dims + j];
+    for_each(classes, [&](std::int64_t k) {
+      const T* const mean = m.mean + k * dims;
+      const T* const inverse = inverse_variance_.data() + k * dims;
+      T* const out = gradient.mean + k * dims;
+      T* const variance = variance_gradient_.data() + k * dims;
+      std::fill(out, out + dims, T(0));
+      std::fill(variance, variance + dims, T(0));
+      T slopes = 0;
+      for (std::int64_t i = 0; i < samples; ++i) {
+        const T* const x = features + i * dims;
+        const T w = weight_[i * classes + k], g = slope_[i * classes + k];
+        const T own = labels[i] == k ? share * options.lambda : T(0);
+        slopes += g;
+        for (std::int64_t j = 0; j < dims; ++j) {
+          const T difference = x[j] - mean[j], scaled = difference * (Unit ? T(1) : inverse[j]);
+          out[j] -= w * scaled;
+          if (!Unit) variance[j] += (own - g - w * difference * scaled) / 2;
+        }
+      }
+      gradient.log_prior[k] = slopes;
+      if (Unit) return;
+      if (spherical)
+        gradient.log_variance[k] = std::accumulate(variance, variance + dims, T(0));
+      else
+        std::copy(variance, variance + dims, gradient.log_variance + k * dims);
+    });
+    return share * std::accumulate(loss_.data(), loss_.data() + samples, T(0));
   }
 
   template <class F>
@@ -111,10 +130,10 @@ class naive_lgm {
 
   lgm::host_context context_;
   lgm::shape shape_;
-  array<T> distance_, weight_, slope_;  // [samples, classes]: d_k, w_k and g_k
-  array<T> inverse_variance_;           // of the mixture's shape
-  array<T> half_log_det_;               // [classes]
-  array<T> loss_;                       // [samples]
+  array<T> distance_, weight_, slope_;             // [samples, classes]: d_k, w_k and g_k
+  array<T> inverse_variance_, variance_gradient_;  // [classes, dims]
+  array<T> half_log_det_;                          // [classes]
+  array<T> loss_;                                  // [samples]
 };
 
 }  // namespace bench

@@ -30,6 +30,13 @@ class random_numbers {
   std::uint64_t state_ = 1;
 };
 
+template <class T>
+array<T> zeros(std::int64_t size) {
+  array<T> values(size);
+  std::fill(values.data(), values.data() + size, T(0));
+  return values;
+}
+
 // What every function reads and where gradients go, in the memory of a Context. It is a head in the middle of its training:
 // a sample is about 4 in eq:distance from its own class's mean and 8 further from the others, and priors and variances are
 // near equal.
@@ -72,9 +79,9 @@ struct problem {
     log_prior = given(log_priors);
 
     feature_gradient = array<T>(s.samples * s.dims);
-    mean_gradient = given(bench::array<T>(s.classes * s.dims), 0);
-    log_variance_gradient = given(bench::array<T>(variances), 0);
-    log_prior_gradient = given(bench::array<T>(s.classes), 0);
+    mean_gradient = array<T>(s.classes * s.dims);
+    log_variance_gradient = array<T>(variances);
+    log_prior_gradient = array<T>(s.classes);
   }
 
   lgm::mixture<T> mixture() const { return {mean.data(), log_variance.data(), log_prior.data()}; }
@@ -93,10 +100,6 @@ struct problem {
     array<U> out(values.size());
     Context::copy(values.data(), values.size(), out.data());
     return out;
-  }
-  static array<T> given(bench::array<T> values, T value) {
-    std::fill(values.data(), values.data() + values.size(), value);
-    return given(values);
   }
 };
 

@@ -83,8 +83,11 @@ class tile_products {
       const range i = by_rows ? part(samples, task, tasks) : range{0, samples};
       const range k = by_rows ? range{0, classes} : part(classes, task, tasks);
       T* const to = out + i.begin * classes + k.begin;
-      for (std::int64_t r = 0; r < i.size(); ++r)
-        std::fill(to + r * classes, to + r * classes + k.size(), T(0));
+      if (by_rows)
+        std::fill(to, to + i.size() * classes, T(0));
+      else
+        for (std::int64_t r = 0; r < samples; ++r)
+          std::fill(to + r * classes, to + r * classes + k.size(), T(0));
       gemm(slot).template add<Eigen::RowMajor, Eigen::ColMajor>(i.size(), k.size(), dims_,
                                                                 features + i.begin * dims_, dims_,
                                                                 mean + k.begin * dims_, dims_, to, classes);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/detail/packet_group.hpp>
+#include <lgm/formula.hpp>
 #include <lgm/host.hpp>
 #include <limits>
 
@@ -74,7 +75,8 @@ class softmax_head {
   T* bias_part(std::int64_t part) { return bias_.data() + part * classes_; }
 
   // A row of products without bias becomes the gradient of its logits, which is also added to bias_gradient. Returns the
-  // sample's loss. The label's entry comes from the sum of the others: p - 1 would cancel where p is near 1.
+  // sample's loss. The label's entry comes from the sum of the others: p - 1 would cancel where p is near 1. Shares far below
+  // rounding are zero, as in the library: products are slow on subnormal numbers.
   T differentiate(T* row, const T* bias, std::int64_t label, T* bias_gradient) const {
     const T max = group{}.reduce(
         classes_, -std::numeric_limits<T>::infinity(),
@@ -92,7 +94,8 @@ class softmax_head {
     const T others = group{}.reduce(
         classes_, T(0),
         [&](auto k) {
-          const vector share = exp(load(static_cast<const T*>(row), k) - vector(max));
+          const vector share = exp_above(load(static_cast<const T*>(row), k) - vector(max),
+                                         vector(lgm::numeric<T>::negligible));
           store(row, k, share);
           return share;
         },

@@ -150,7 +150,7 @@ const char* type_name() {
   return std::is_same<T, float>::value ? "float" : "double";
 }
 
-// The problem of the last benchmark, which the next one often shares.
+// The problem of the last benchmark, which the next one often shares: no subject changes what others read.
 template <class Context, class T>
 problem<Context, T>& problem_at(const lgm::shape& s) {
   static std::unique_ptr<problem<Context, T>> last;
