@@ -27,18 +27,18 @@ class packed_gemm {
   void add(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b,
            std::int64_t ldb, T* c, std::int64_t ldc) {
     if (m == 0 || n == 0 || k == 0) return;
-    struct : Eigen::internal::level3_blocking<T, T> {
-      using base = Eigen::internal::level3_blocking<T, T>;
-      using base::m_blockA, base::m_blockB, base::m_kc, base::m_mc, base::m_nc;
-    } blocking;
-    // The kernel takes a row-major product for its transpose.
-    blocking.m_kc = k;
-    blocking.m_mc = n;
-    blocking.m_nc = m;
-    Eigen::internal::computeProductBlockingSizes<T, T>(blocking.m_kc, blocking.m_mc, blocking.m_nc,
-                                                       Eigen::Index(1));
-    blocking.m_blockA = buffer(left_, blocking.m_kc * blocking.m_mc);
-    blocking.m_blockB = buffer(right_, blocking.m_kc * blocking.m_nc);
+    struct sizes : Eigen::internal::level3_blocking<T, T> {
+      sizes(packed_gemm& g, Eigen::Index rows, Eigen::Index columns, Eigen::Index inner) {
+        // The kernel takes a row-major product for its transpose.
+        this->m_kc = inner;
+        this->m_mc = columns;
+        this->m_nc = rows;
+        Eigen::internal::computeProductBlockingSizes<T, T>(this->m_kc, this->m_mc, this->m_nc,
+                                                           Eigen::Index(1));
+        this->m_blockA = buffer(g.left_, this->m_kc * this->m_mc);
+        this->m_blockB = buffer(g.right_, this->m_kc * this->m_nc);
+      }
+    } blocking(*this, m, n, k);
     Eigen::internal::general_matrix_matrix_product<Eigen::Index, T, OrderA, false, T, OrderB, false,
                                                    Eigen::RowMajor, 1>::run(m, n, k, a, lda, b, ldb, c, 1,
                                                                             ldc, T(1), blocking);
