@@ -102,9 +102,9 @@ class floor_of {
 };
 
 inline double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 // Whether any subject has failed so far.
@@ -113,36 +113,66 @@ inline bool& failed() {
   return any;
 }
 
+// The seconds that a call takes.
+template <class Context, class F>
+class stopwatch {
+ public:
+  explicit stopwatch(F call) : call_(call) {}
+
+  double take() {
+    times_.push_back(Context::seconds([&] {
+                       for (int n = 0; n < calls_; ++n) call_();
+                     }) /
+                     calls_);
+    return times_.back() * calls_;
+  }
+  // From now on, so many calls at a time that the clock costs little.
+  void settle() {
+    constexpr double least = 5e-6;
+    calls_ = static_cast<int>(std::clamp(least / times_.back(), 1.0, 100.0));
+    times_.clear();
+  }
+  std::size_t size() const { return times_.size(); }
+  double middle() const { return median(times_); }
+
+ private:
+  F call_;
+  int calls_ = 1;
+  std::vector<double> times_;
+};
+
 // Times subject() and floor() in turns, so that what else the machine does meets both, and reports the median.
 template <class Context, class Subject, class Floor>
 void measure(benchmark::State& state, Subject subject, Floor floor) {
-  // One call of a large subject is a measurement of its own; more would take minutes.
+  // A few calls at least; but where one takes seconds it is a measurement of its own, the first one too, which pays for
+  // memory that was never touched.
   constexpr std::size_t wanted = 3;
-  constexpr double cold = 0.1, enough = 5;
-  std::vector<double> times, floors;
+  constexpr double cold = 1, enough = 5;
+  stopwatch<Context, Subject> mine(subject);
+  stopwatch<Context, Floor> theirs(floor);
   double spent = 0;
-  const auto take = [&](bool floor_first) {
-    if (floor_first) floors.push_back(Context::seconds(floor));
-    times.push_back(Context::seconds(subject));
-    if (!floor_first) floors.push_back(Context::seconds(floor));
-    spent += times.back() + floors.back();
+  const auto take = [&] {
+    const bool floor_first = mine.size() % 2 == 0;
+    if (floor_first) spent += theirs.take();
+    spent += mine.take();
+    if (!floor_first) spent += theirs.take();
   };
-  // The first call pays for memory that was never touched.
-  take(false);
+  take();
   if (spent < cold) {
-    times.clear();
-    floors.clear();
+    take();
+    mine.settle();
+    theirs.settle();
   }
   benchmark::IterationCount iteration = 0;
   for (auto _ : state) {
     static_cast<void>(_);
-    do take(times.size() % 2 == 0);
-    while (times.size() < wanted && spent < enough);
+    do take();
+    while (mine.size() < wanted && spent < enough);
     // The library divides the sum by the iterations: the last one brings the median's.
     const bool last = ++iteration == state.max_iterations;
-    state.SetIterationTime(last ? median(times) * static_cast<double>(iteration) : 0);
+    state.SetIterationTime(last ? mine.middle() * static_cast<double>(iteration) : 0);
   }
-  state.counters["floor"] = median(times) / median(floors);
+  state.counters["floor"] = mine.middle() / theirs.middle();
 }
 
 template <class T>
