@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#include <lgm/lgm.hpp>
+
+#include "support/subject.hpp"
+
+namespace {
+
+// Everything that score says of a sample.
+template <class Context, class T>
+struct score {
+  score(const Context& c, bench::problem<Context, T>& p)
+      : context(c.context),
+        problem(p),
+        predicted(p.shape.samples),
+        scores(5 * p.shape.samples),
+        workspace(c, p.shape) {
+    const std::int64_t samples = p.shape.samples;
+    result.predicted = predicted.data();
+    result.posterior = scores.data();
+    result.log_density = scores.data() + samples;
+    result.log_mixture = scores.data() + 2 * samples;
+    result.squared_mahalanobis = scores.data() + 3 * samples;
+    result.nearest_squared_mahalanobis = scores.data() + 4 * samples;
+  }
+  lgm::status run() {
+    return lgm::score(context, problem.shape, problem.mixture(), problem.features.data(), result, workspace);
+  }
+  std::int64_t workspace_bytes() const { return workspace.bytes(); }
+  static bench::cost cost_of(const lgm::shape& s) {
+    return {bench::product_operations(s, 1), s.samples * s.dims + bench::parameter_count(s), 6 * s.samples,
+            1};
+  }
+
+  decltype(Context::context) context;
+  bench::problem<Context, T>& problem;
+  typename Context::template array<std::int64_t> predicted;
+  typename Context::template array<T> scores;
+  lgm::score_result<T> result;
+  bench::call_workspace<Context, T> workspace;
+};
+
+const bool added = bench::add<score>("score", {bench::fixed, bench::spherical, bench::diagonal});
+
+}  // namespace
