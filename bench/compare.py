@@ -239,7 +239,8 @@ class Turn:
 
     def __init__(self, name, worker, options):
         self.name, self.worker, self.options = name, worker, options
-        self.failure, self.estimate, self.memory, self.deviation = None, None, None, None
+        self.failure, self.estimate, self.deviation = None, None, None
+        self.memory, self.workspace = None, None  # bytes
         self.samples = {}  # of each round that it took part in: the median of its steps, seconds
 
     def attempt(self, **command):
@@ -264,7 +265,7 @@ class Turn:
             return
         answer = self.attempt(do="prepare", threads=self.options.threads, patience=self.options.patience)
         if answer is not None:
-            self.estimate, self.memory = answer["seconds"], answer["memory"]
+            self.estimate, self.memory, self.workspace = answer["seconds"], answer["memory"], answer["workspace"]
 
     def rounds(self):
         o = self.options
@@ -492,6 +493,7 @@ def compare(text, chosen, options, workers, result):
             "samples": turn.samples,
             "failure": turn.failure,
             "memory": turn.memory,
+            "workspace": turn.workspace,
             "deviation": turn.deviation,
         }
         for turn in turns

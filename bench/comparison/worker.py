@@ -136,7 +136,8 @@ class _Session:
         if again < 0.01:
             again = sorted(contender.run(5))[2]
         memory = contender.memory() if hasattr(contender, "memory") else _peak_of_step(contender)
-        return {"first": first, "seconds": again, "memory": memory}
+        workspace = contender.workspace() if hasattr(contender, "workspace") else None
+        return {"first": first, "seconds": again, "memory": memory, "workspace": workspace}
 
     def run(self, name, warm, times):
         contender = self.made[name]
