@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -216,7 +217,9 @@ class Workers:
 
     def stop(self):
         for worker in self.all.values():
-            worker.stop()
+            worker.finish()
+        for worker in self.all.values():
+            worker.stop(patience=2)
 
 
 @contextlib.contextmanager
@@ -389,6 +392,8 @@ def main():
     options = arguments()
     if not options.smoke:
         enter_environment()
+    # So that it ends the workers and clears its files then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.path.insert(0, str(FOLDER))
     from comparison import contenders, problem, report
 
