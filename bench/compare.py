@@ -15,6 +15,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -216,7 +217,9 @@ class Workers:
 
     def stop(self):
         for worker in self.all.values():
-            worker.stop()
+            worker.finish()
+        for worker in self.all.values():
+            worker.stop(patience=2)
 
 
 @contextlib.contextmanager
@@ -239,7 +242,8 @@ class Turn:
 
     def __init__(self, name, worker, options):
         self.name, self.worker, self.options = name, worker, options
-        self.failure, self.estimate, self.memory, self.deviation = None, None, None, None
+        self.failure, self.estimate, self.deviation = None, None, None
+        self.memory, self.workspace = None, None  # bytes
         self.samples = {}  # of each round that it took part in: the median of its steps, seconds
 
     def attempt(self, **command):
@@ -264,7 +268,7 @@ class Turn:
             return
         answer = self.attempt(do="prepare", threads=self.options.threads, patience=self.options.patience)
         if answer is not None:
-            self.estimate, self.memory = answer["seconds"], answer["memory"]
+            self.estimate, self.memory, self.workspace = answer["seconds"], answer["memory"], answer["workspace"]
 
     def rounds(self):
         o = self.options
@@ -388,6 +392,8 @@ def main():
     options = arguments()
     if not options.smoke:
         enter_environment()
+    # So that it ends the workers and clears its files then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.path.insert(0, str(FOLDER))
     from comparison import contenders, problem, report
 
@@ -492,6 +498,7 @@ def compare(text, chosen, options, workers, result):
             "samples": turn.samples,
             "failure": turn.failure,
             "memory": turn.memory,
+            "workspace": turn.workspace,
             "deviation": turn.deviation,
         }
         for turn in turns

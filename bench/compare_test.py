@@ -75,7 +75,13 @@ class Report(unittest.TestCase):
     # A shape, and what each contender took in each round.
     def results(self, times, shape="2048x10000x512"):
         entries = {
-            name: {"samples": dict(enumerate(samples)), "failure": None, "memory": 2**20, "deviation": None}
+            name: {
+                "samples": dict(enumerate(samples)),
+                "failure": None,
+                "memory": 2**20,
+                "workspace": 2**20,
+                "deviation": None,
+            }
             for name, samples in times.items()
         }
         return {

@@ -207,7 +207,10 @@ class Lgm:
         """Bytes beyond the inputs: workspace and outputs. The library takes none of its own."""
         if self.subject != "forward_backward":
             return None
-        return self.engine.library.lgm_compare_workspace_bytes(self.handle) + sum(a.nbytes for a in self.out.values())
+        return self.workspace() + sum(array.nbytes for array in self.out.values())
+
+    def workspace(self):
+        return self.engine.library.lgm_compare_workspace_bytes(self.handle)
 
     def __del__(self):
         self.engine.library.lgm_compare_close(self.handle)

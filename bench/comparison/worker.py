@@ -5,6 +5,7 @@ Each line on the pipe is a command in JSON, and one line answers it. Only one wo
 the others have gone to sleep by then, so that no runtime is disturbed by another's threads waiting for work.
 """
 
+import contextlib
 import ctypes
 import gc
 import json
@@ -72,12 +73,22 @@ class Worker:
             raise WorkerError(answer["error"])
         return answer
 
-    def stop(self):
+    def finish(self):
+        """Asks the process to end by itself, without waiting for it."""
+        if self.process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+
+    def stop(self, patience=0):
+        """Ends the process, by force where `patience` seconds were not enough."""
         if self.process is None:
             return
-        self.process.kill()
-        self.process.wait()
-        self.process.stdin.close()
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.finish()
         self.process.stdout.close()
         self.process = self.loaded = None
 
@@ -109,7 +120,7 @@ def _peak_of_step(contender):
         return None
 
 
-class _Session:
+class _Process:
     def __init__(self, engine):
         self.engine = _engine(**engine)
         self.data, self.made = None, {}
@@ -136,7 +147,8 @@ class _Session:
         if again < 0.01:
             again = sorted(contender.run(5))[2]
         memory = contender.memory() if hasattr(contender, "memory") else _peak_of_step(contender)
-        return {"first": first, "seconds": again, "memory": memory}
+        workspace = contender.workspace() if hasattr(contender, "workspace") else None
+        return {"first": first, "seconds": again, "memory": memory, "workspace": workspace}
 
     def run(self, name, warm, times):
         contender = self.made[name]
@@ -165,9 +177,9 @@ def main():
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    session = failure = None
+    process = failure = None
     try:
-        session = _Session(json.loads(sys.argv[1]))
+        process = _Process(json.loads(sys.argv[1]))
     except Exception as e:
         failure = e
     for line in sys.stdin:
@@ -175,9 +187,9 @@ def main():
         try:
             if failure is not None:
                 raise failure
-            answer = getattr(session, command.pop("do"))(**command)
+            answer = getattr(process, command.pop("do"))(**command)
         except Exception as e:
-            session and session.made.pop(command.get("name"), None)
+            process and process.made.pop(command.get("name"), None)
             answer = {"error": "does not fit" if _is_memory(e) else _first_line(e)}
         print(json.dumps(answer), file=answers, flush=True)
 
