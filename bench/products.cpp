@@ -3,7 +3,8 @@
 
 namespace {
 
-// The three products of a step and nothing else: as the library could make them, which is the floor of the other subjects ...
+// The three products of a step and nothing else: as the library could make them, which is the floor of the other
+// subjects ...
 template <class Context, class T, class Products>
 struct any_products {
   any_products(const Context& c, bench::problem<Context, T>& p)

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <lgm/lgm.hpp>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "support/array.hpp"
@@ -33,10 +32,11 @@ struct host {
 
   // Each with one thread and with all.
   static std::vector<host> all() {
-    int most = lgm::detail::host_threads::available();
+    const int most = lgm::detail::host_threads::available();
+    std::vector<int> counts{1};
+    if (most > 1) counts.push_back(most);
     std::vector<host> hosts;
-    for (const int threads : {1, most}) {
-      if (threads == most && !hosts.empty() && hosts[0].context.threads == most) break;
+    for (const int threads : counts) {
       lgm::host_context context;
       context.threads = threads;
       hosts.push_back({"host-eigen", context});

@@ -11,8 +11,8 @@
 
 namespace bench {
 
-// The floor of what computes little: an array that is read once, the first part of it written in place too, as much as a
-// function reads and updates.
+// The floor of what computes little: an array that is read once, the first part of it written in place too, as much
+// as a function reads and updates.
 template <class T>
 class memory_pass {
  public:

@@ -12,8 +12,8 @@
 
 namespace bench {
 
-// The loss and its gradients as published layers compute them: the formulas one after the other, in loops over samples,
-// classes and dimensions, with whole matrices in between. Averaged over the samples; every label counts.
+// The loss and its gradients as published layers compute them: the formulas one after the other, in loops over
+// samples, classes and dimensions, with whole matrices in between. Averaged over the samples; every label counts.
 template <class T>
 class naive_lgm {
  public:

@@ -37,9 +37,9 @@ array<T> zeros(std::int64_t size) {
   return values;
 }
 
-// What every function reads and where gradients go, in the memory of a Context. It is a head in the middle of its training:
-// a sample is about 4 in eq:distance from its own class's mean and 8 further from the others, and priors and variances are
-// near equal.
+// What every function reads and where gradients go, in the memory of a Context. It is a head in the middle of its
+// training: a sample is about 4 in eq:distance from its own class's mean and 8 further from the others, and priors
+// and variances are near equal.
 template <class Context, class T>
 struct problem {
   template <class U>

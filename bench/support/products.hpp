@@ -12,14 +12,14 @@
 
 #include "support/array.hpp"
 
-// The matrix products of a head, and nothing else: features times means, weights times means, and weights transposed times
-// features. A linear layer does the same three. They are the products that the library makes: its kernel or the caller's
-// hook, and its threads.
+// The matrix products of a head, and nothing else: features times means, weights times means, and weights transposed
+// times features. A linear layer does the same three. They are the products that the library makes: its kernel or the
+// caller's hook, and its threads.
 
 namespace bench {
 
-// c [m, n] += a b on one thread, a and b transposed where their Orders are column-major: the kernel of Eigen's product, cut
-// as Eigen cuts it for this machine's caches. Unlike the product itself it keeps its packing buffers.
+// c [m, n] += a b on one thread, a and b transposed where their Orders are column-major: the kernel of Eigen's
+// product, cut as Eigen cuts it for this machine's caches. Unlike the product itself it keeps its packing buffers.
 template <class T>
 class packed_gemm {
  public:
@@ -94,8 +94,8 @@ class tile_products {
     });
   }
 
-  // feature [samples, dims] = weights [samples, classes] mean, and gradient [classes, dims] = weights^T features, each
-  // added to what is there where add_... says so.
+  // feature [samples, dims] = weights [samples, classes] mean, and gradient [classes, dims] = weights^T features,
+  // each added to what is there where add_... says so.
   void gradients(std::int64_t samples, std::int64_t classes, const T* weights, const T* features,
                  const T* mean, bool add_feature, T* feature, bool add_gradient, T* gradient) {
     const T keep_feature = add_feature ? T(1) : T(0), keep_gradient = add_gradient ? T(1) : T(0);
@@ -157,8 +157,8 @@ class tile_products {
   std::vector<packed_gemm<T>> gemm_;
 };
 
-// The floor: the products of a whole batch, in tiles of all samples and some classes that keep to the context's limit.
-// What a tile holds after the first product stands for the weights.
+// The floor: the products of a whole batch, in tiles of all samples and some classes that keep to the context's
+// limit. What a tile holds after the first product stands for the weights.
 template <class T>
 class products {
  public:
@@ -204,7 +204,8 @@ class products {
   tile_products<T> multiply_;
 };
 
-// The same as anyone would write them: one product a call of Eigen or of the BLAS, with whole logits and threads of its own.
+// The same as anyone would write them: one product a call of Eigen or of the BLAS, with whole logits and threads of
+// its own.
 template <class T>
 class plain_products {
  public:

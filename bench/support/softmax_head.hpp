@@ -74,9 +74,9 @@ class softmax_head {
 
   T* bias_part(std::int64_t part) { return bias_.data() + part * classes_; }
 
-  // A row of products without bias becomes the gradient of its logits, which is also added to bias_gradient. Returns the
-  // sample's loss. The label's entry comes from the sum of the others: p - 1 would cancel where p is near 1. Shares far below
-  // rounding are zero, as in the library: products are slow on subnormal numbers.
+  // A row of products without bias becomes the gradient of its logits, which is also added to bias_gradient. Returns
+  // the sample's loss. The label's entry comes from the sum of the others: p - 1 would cancel where p is near 1.
+  // Shares far below rounding are zero, as in the library: products are slow on subnormal numbers.
   T differentiate(T* row, const T* bias, std::int64_t label, T* bias_gradient) const {
     const T max = group{}.reduce(
         classes_, -std::numeric_limits<T>::infinity(),

@@ -145,8 +145,8 @@ class stopwatch {
 // Times subject() and floor() in turns, so that what else the machine does meets both, and reports the median.
 template <class Context, class Subject, class Floor>
 void measure(benchmark::State& state, Subject subject, Floor floor) {
-  // A few calls at least; but where one takes seconds it is a measurement of its own, the first one too, which pays for
-  // memory that was never touched.
+  // A few calls at least; but where one takes seconds it is a measurement of its own, the first one too, which pays
+  // for memory that was never touched.
   constexpr std::size_t wanted = 3;
   constexpr double cold = 1, enough = 5;
   stopwatch<Context, Subject> mine(subject);
