@@ -35,8 +35,7 @@ class memory_pass {
           const vector step(step_);
           group.for_each(updated - begin, [&](auto i) { store(update, i, load(update, i) + step); });
           sums_[task] = group.reduce(
-              end - updated, T(0), [&](auto i) { return load(rest, i); },
-              [](auto x, auto y) { return x + y; });
+              end - updated, T(0), [&](auto i) { return load(rest, i); }, lgm::plus{});
         });
   }
 

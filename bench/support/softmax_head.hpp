@@ -85,10 +85,7 @@ class softmax_head {
           store(row, k, logit);
           return logit;
         },
-        [](auto a, auto b) {
-          using lgm::detail::larger;
-          return larger(a, b);
-        });
+        lgm::maximum{});
     const T target = row[label] - max;
     row[label] = -std::numeric_limits<T>::infinity();
     const T others = group{}.reduce(
@@ -99,7 +96,7 @@ class softmax_head {
           store(row, k, share);
           return share;
         },
-        [](auto a, auto b) { return a + b; });
+        lgm::plus{});
     const T own = std::exp(target), total = others + own;
     const T scale = T(1) / (total * static_cast<T>(samples_));
     row[label] = -others;

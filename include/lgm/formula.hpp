@@ -213,7 +213,8 @@ LGM_HD V mean_gradient(V weighted_difference, V inverse_variance) {
 // sum_i w_ik (x_ij - mu_kj)^2.
 template <class V>
 LGM_HD V log_variance_gradient(V share, V weighted_square, V inverse_variance) {
-  return V(0.5f) * (share - inverse_variance * weighted_square);
+  using detail::fused;
+  return V(0.5f) * fused(-inverse_variance, weighted_square, share);
 }
 
 // eq:grad_log_variance summed over the dimensions of a spherical class; weighted_distance is sum_i w_ik d_ik.

@@ -60,6 +60,13 @@ LGM_HD T half_log_det(const Group& group, std::int64_t dims, const class_paramet
       dims, T(0), [&](auto j) { return half_log_det(load(c.log_variance, j)); }, plus{});
 }
 
+// |values|^2 of [dims].
+template <class Group, class T>
+LGM_HD T squared_norm(const Group& group, std::int64_t dims, const T* values) {
+  return group.reduce(
+      dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
+}
+
 // out = features - offset, [dims] each; returns |out|^2 / 2, taken from out as rounded.
 template <class Group, class T>
 LGM_HD T centre_row(const Group& group, std::int64_t dims, const T* features, const T* offset, T* out) {

@@ -18,8 +18,8 @@ namespace lgm::detail {
 // fits less.
 template <class T>
 struct gemm_scratch {
-  static constexpr std::int64_t inner_block = 256;  // a panel of both operands stays in the first-level cache
-  static constexpr std::int64_t row_block = 512;    // of b's columns, which the kernel takes as its rows
+  static constexpr std::int64_t inner_block = 192;  // a panel of both operands stays in the first-level cache
+  static constexpr std::int64_t row_block = 480;    // of b's columns, which the kernel takes as its rows
   static constexpr std::int64_t column_block = 512;  // of a's rows
 
   T* lhs = nullptr;

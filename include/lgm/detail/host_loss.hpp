@@ -69,7 +69,7 @@ class host_loss {
     loss_sums sums;
 
     if (s.samples == 0) clear_parameters();
-    t_.for_row_tiles(visit ? s.samples : 0, [&] {
+    t_.for_row_tiles(visit ? s.samples : 0, counted_ == s.samples, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) { prepare(i); });
       if (!at_once) {
         if (gather) {
@@ -91,7 +91,7 @@ class host_loss {
     upstream_ = upstream;
     gradient_ = gradient;
     if (t_.shape.samples == 0) clear_parameters();
-    t_.for_row_tiles(gradient.feature != nullptr || wants_parameters() ? t_.shape.samples : 0, [&] {
+    t_.for_row_tiles(gradient.feature != nullptr || wants_parameters() ? t_.shape.samples : 0, false, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         prepare(i);
         weigh_given(i);

@@ -32,25 +32,52 @@ class host_operands {
     return mixture_.log_prior != nullptr ? mixture_.log_prior[k] : uniform_log_prior_;
   }
 
-  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the
-  // products.
-  void centre() {
-    const std::int64_t dims = shape_.dims, columns = 8 * packet<T>::size;
+  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the products. Where
+  // they do not (its square is less than a quarter of the means' squares, on average), and may_be_raw, offset = 0: the
+  // means, if their variances are one, are the operand as they are, and so are the features.
+  void centre(bool may_be_raw) {
+    constexpr int packets = 8;
+    const std::int64_t dims = shape_.dims, columns = packets * packet<T>::size;
     const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
-    parallel_for<Threads>(plan_.parallel, plan_.threads_for(shape_.classes * dims),
+    T* const squares = b_.sums[0];  // free until the first product
+    parallel_for<Threads>(plan_.parallel, plan_.threads_for(2 * shape_.classes * dims),
                           (dims + columns - 1) / columns, [&](std::int64_t part, int) {
                             const std::int64_t first = part * columns;
-                            T* out = b_.offset + first;
                             const group_type group;
                             const std::int64_t n = std::min(columns, dims - first);
-                            std::fill(out, out + n, T(0));
+                            packet<T> sum[packets], square[packets];
+                            for (int c = 0; c < packets; ++c) sum[c] = square[c] = packet<T>(T(0));
                             for (std::int64_t k = 0; k < shape_.classes; ++k) {
                               const T* mean = mixture_.mean + k * dims + first;
-                              group.for_each(n, [&](auto j) {
-                                store(out, j, fused(packet<T>(share), load(mean, j), load(out, j)));
+                              group.for_each(n, [&](packet_index j) {
+                                const auto c = j.first / packet<T>::size;
+                                const packet<T> mu = load(mean, j);
+                                sum[c] = fused(packet<T>(share), mu, sum[c]);
+                                square[c] = fused(mu, mu, square[c]);
                               });
                             }
+                            group.for_each(n, [&](packet_index j) {
+                              const auto c = j.first / packet<T>::size;
+                              store(b_.offset + first, j, sum[c]);
+                              store(squares + first, j, square[c]);
+                            });
                           });
+    const group_type group;
+    const T offset_norm = group.reduce(
+        dims, T(0), [&](auto j) { return load(b_.offset, j) * load(b_.offset, j); }, plus{});
+    const T norms = group.reduce(
+        dims, T(0), [&](auto j) { return load(squares, j); }, plus{});
+    const bool unit_variances =
+        shape_.covariance == covariance::identity || (!diagonal() && mixture_.log_variance == nullptr);
+    raw_ = may_be_raw && unit_variances && offset_norm <= T(0.25) * share * norms;
+    if (raw_) std::fill(b_.offset, b_.offset + dims, T(0));
+  }
+
+  // Whether features and means are multiplied as the caller has them.
+  bool is_raw() const { return raw_; }
+  // Of classes [first_class + begin, ...), which prepare has made: [count, dims] where not diagonal.
+  const T* operand(std::int64_t first_class, std::int64_t begin) const {
+    return raw_ ? mixture_.mean + (first_class + begin) * shape_.dims : b_.operand;
   }
 
   // Makes the operand of classes [begin, begin + count) of the class tile that starts with first_class, and for the
@@ -90,7 +117,8 @@ class host_operands {
     constants.bias[begin + c] = constants.offset[begin + c] = bias;
     if (!diagonal()) {
       const T scale = p.log_variance != nullptr ? inverse_variance(*p.log_variance) : T(1);
-      const T norm = centre_class(group, dims, p, b_.offset, scale, b_.operand + c * dims);
+      const T norm = raw_ ? squared_norm(group, dims, p.mean)
+                          : centre_class(group, dims, p, b_.offset, scale, b_.operand + c * dims);
       constants.norm[begin + c] = norm;
       constants.offset[begin + c] = bias - T(0.5) * norm;
       if (constants.scale != nullptr) constants.scale[begin + c] = scale;
@@ -126,6 +154,7 @@ class host_operands {
   const mixture<T>& mixture_;
   host_buffers<T>& b_;
   T uniform_log_prior_;
+  bool raw_ = false;
 
   // The classes whose operand the buffer holds.
   operand_kind held_kind_ = operand_kind::none;

@@ -9,6 +9,7 @@
 #include <lgm/host_context.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
+#include <limits>
 
 namespace lgm::detail {
 
@@ -34,8 +35,43 @@ struct host_plan {
   static constexpr std::int64_t grain = std::int64_t(1) << 17;
   int threads_for(std::int64_t work) const { return work < 2 * grain ? 1 : threads; }
 
+  // A product of [rows, columns] results, cut into tasks.
+  struct cut {
+    std::int64_t rows, columns;  // of one task
+    std::int64_t row_tasks, column_tasks;
+    std::int64_t tasks() const { return row_tasks * column_tasks; }
+  };
+  // Two tasks for each thread, if that leaves each a grain of the multiply-adds. A task packs its rows of one operand and
+  // its columns of the other: of the ways to cut, the one that packs least.
+  cut cut_product(std::int64_t rows, std::int64_t columns, std::int64_t inner) const {
+    const std::int64_t parts = parts_of(bounded_product(bounded_product(rows, columns), inner));
+    const auto split = [](std::int64_t length, std::int64_t n, std::int64_t unit) {
+      return std::max<std::int64_t>(std::min(length, (length + n * unit - 1) / (n * unit) * unit), 1);
+    };
+    const auto packed = [&](const cut& c) { return c.column_tasks * rows + c.row_tasks * columns; };
+    cut best{rows, columns, 1, 1};
+    for (std::int64_t n = 1; n <= parts; n *= 2) {
+      cut c{split(rows, n, 8), split(columns, parts / n, 16), 0, 0};
+      c.row_tasks = (rows + c.rows - 1) / c.rows;
+      c.column_tasks = (columns + c.columns - 1) / c.columns;
+      if (c.tasks() > best.tasks() || (c.tasks() == best.tasks() && packed(c) < packed(best))) best = c;
+    }
+    return best;
+  }
+  // Classes in a task that sums over samples.
+  std::int64_t class_block(std::int64_t classes, std::int64_t samples, std::int64_t dims) const {
+    const std::int64_t parts = parts_of(bounded_product(bounded_product(classes, samples), dims));
+    return std::min(block, ((classes + parts - 1) / parts + 7) / 8 * 8);
+  }
+
   template <class T>
   static host_plan make(const shape& s, int threads, std::size_t tile_bytes);
+
+ private:
+  // Tasks that some multiply-adds are worth.
+  std::int64_t parts_of(std::int64_t work) const {
+    return threads <= 1 ? 1 : std::clamp<std::int64_t>(work / grain, 1, 2 * threads);
+  }
 };
 
 template <class T>
@@ -110,7 +146,7 @@ struct host_buffers {
     slabs = a.take<T*>(p.threads);
     for (int slot = 0; slot < p.threads; ++slot) {
       gemm_scratch<T> g;
-      g.carve(a, std::max(p.rows, p.block), std::max(p.block, d), std::max({d, p.rows, p.operand}));
+      g.carve(a, std::max(p.rows, p.block), std::max(p.classes, d), std::max({d, p.rows, p.classes}));
       T* sum = a.take<T>(bounded_product(p.block * (diagonal ? 2 : 1), d));
       T* slab = a.take<T>(diagonal ? bounded_product(p.rows, packet<T>::size) : 0);
       if (scratch == nullptr) continue;

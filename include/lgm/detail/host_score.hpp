@@ -25,7 +25,7 @@ class host_score {
     const shape& s = t_.shape;
     const T alpha = host_alpha(o);
     const std::int64_t stride = row_stride(s.logits_stride, s.classes);
-    t_.for_row_tiles(s.samples, [&] {
+    t_.for_row_tiles(s.samples, true, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         const std::int64_t label = labels ? labels[t_.first_row + i] : o.ignore_label;
         b_.record[i] = {};
@@ -53,7 +53,7 @@ class host_score {
     const bool gather = find_best_ || result.log_mixture != nullptr;
     const bool nearest = wants_nearest && !nearest_is_best_;
     const T log_prior_sum = result.log_mixture != nullptr ? log_sum_of_priors() : T(0);
-    t_.for_row_tiles(gather || nearest ? t_.shape.samples : 0, [&] {
+    t_.for_row_tiles(gather || nearest ? t_.shape.samples : 0, true, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         b_.record[i] = {};
         t_.take_row(i, -1, T(0));

@@ -76,9 +76,12 @@ class host_tiles {
 
   bool diagonal() const { return shape.covariance == covariance::diagonal; }
 
-  // Row i of the tile, in its several forms.
+  // Row i of the tile, in its several forms; centred: as the products have it, row stride centred_stride().
   const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
-  T* centred(std::int64_t i) const { return buffers.centred + i * shape.dims; }
+  const T* centred(std::int64_t i) const {
+    return operands_.is_raw() ? features(i) : buffers.centred + i * shape.dims;
+  }
+  std::int64_t centred_stride() const { return operands_.is_raw() ? stride_ : shape.dims; }
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
   row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
 
@@ -91,10 +94,10 @@ class host_tiles {
     return buffers.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
   }
 
-  // f() for each row tile, and f() for each class tile within one.
+  // f() for each row tile, and f() for each class tile within one. all_count: no row will be left out.
   template <class F>
-  void for_row_tiles(std::int64_t samples, F f) {
-    if (samples > 0) operands_.centre();
+  void for_row_tiles(std::int64_t samples, bool all_count, F f) {
+    if (samples > 0) operands_.centre(all_count);
     for (first_row = 0; first_row < samples; first_row += plan.rows) {
       row_count = std::min(plan.rows, samples - first_row);
       f();
@@ -131,7 +134,9 @@ class host_tiles {
     const group_type group;
     buffers.target[i] = target;
     buffers.counts[i] = 1;
-    const T half_norm = centre_row(group, shape.dims, features(i), buffers.offset, centred(i));
+    const T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
+                                           : centre_row(group, shape.dims, features(i), buffers.offset,
+                                                        buffers.centred + i * shape.dims);
     r.half_norm = diagonal() ? T(0) : half_norm;
     if (target >= 0)
       r.target = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
@@ -140,7 +145,8 @@ class host_tiles {
   void skip_row(std::int64_t i) {
     buffers.target[i] = -1;
     buffers.counts[i] = 0;
-    std::fill(centred(i), centred(i) + shape.dims, T(0));
+    T* const row = buffers.centred + i * shape.dims;
+    std::fill(row, row + shape.dims, T(0));
   }
 
   // The class constants of the tile, which the products otherwise bring.
@@ -156,25 +162,25 @@ class host_tiles {
     const std::int64_t dims = shape.dims;
     for_operands([&](std::int64_t begin, std::int64_t count) {
       operands_.prepare(operand_kind::logits, first_class, begin, count);
-      if (!diagonal() && external_gemm(plan.gemm, false, true, row_count, count, dims, T(1), centred(0), dims,
-                                       buffers.operand, dims, T(0), tile + begin, tile_stride))
+      const T* const operand = operands_.operand(first_class, begin);
+      if (!diagonal() && external_gemm(plan.gemm, false, true, row_count, count, dims, T(1), centred(0),
+                                       centred_stride(), operand, dims, T(0), tile + begin, tile_stride))
         return;
-      const std::int64_t rows = row_block(count), row_tasks = (row_count + rows - 1) / rows;
-      const std::int64_t class_tasks = (count + plan.block - 1) / plan.block;
+      const host_plan::cut cut = diagonal() ? cut_blocks(count) : plan.cut_product(row_count, count, dims);
       parallel_for<Threads>(
-          plan.parallel, plan.threads_for(row_count * count * dims), row_tasks * class_tasks,
+          plan.parallel, plan.threads_for(row_count * count * dims), cut.tasks(),
           [&](std::int64_t task, int slot) {
-            const std::int64_t i = task % row_tasks * rows, n = std::min(rows, row_count - i);
-            const std::int64_t c = task / row_tasks * plan.block, m = std::min(plan.block, count - c);
+            const std::int64_t i = task % cut.row_tasks * cut.rows, n = std::min(cut.rows, row_count - i);
+            const std::int64_t c = task / cut.row_tasks * cut.columns, m = std::min(cut.columns, count - c);
             T* out = tile_row(i) + begin + c;
             if (diagonal()) {
-              direct_logits(n, m, dims, centred(i), dims, buffers.operand + 2 * c * dims, out, tile_stride);
+              direct_logits(n, m, dims, centred(i), dims, operand + 2 * c * dims, out, tile_stride);
               return;
             }
             for (std::int64_t r = 0; r < n; ++r)
               std::fill(out + r * tile_stride, out + r * tile_stride + m, T(0));
-            gemm<transposed::no, transposed::yes>(n, m, dims, T(1), centred(i), dims,
-                                                  buffers.operand + c * dims, dims, out, tile_stride,
+            gemm<transposed::no, transposed::yes>(n, m, dims, T(1), centred(i), centred_stride(),
+                                                  operand + c * dims, dims, out, tile_stride,
                                                   buffers.scratch[slot]);
           });
     });
@@ -200,36 +206,44 @@ class host_tiles {
   template <class F>
   void multiply_weights(T* out, std::int64_t out_stride, bool parameters, bool difference, bool square,
                         F finish_classes) {
+    const std::int64_t dims = shape.dims;
     for_operands([&](std::int64_t begin, std::int64_t count) {
-      std::int64_t rows = 1, row_tasks = 0, class_tasks = 0;
+      host_plan::cut cut{0, 0, 0, 0};  // of the features' product
       if (out != nullptr) {
         operands_.prepare(operand_kind::gradient, first_class, begin, count);
-        rows = row_block(count);
-        row_tasks = (row_count + rows - 1) / rows;
+        cut = diagonal() ? cut_rows(count) : plan.cut_product(row_count, dims, count);
       }
-      if (parameters) class_tasks = (count + plan.block - 1) / plan.block;
+      const std::int64_t block = diagonal() ? plan.block : plan.class_block(count, row_count, dims);
+      std::int64_t feature_tasks = cut.tasks();
+      const std::int64_t class_tasks = parameters ? (count + block - 1) / block : 0;
       const auto classes_task = [&](std::int64_t task, int slot) {
-        const std::int64_t c = begin + task * plan.block, n = std::min(plan.block, begin + count - c);
+        const std::int64_t c = begin + task * block, n = std::min(block, begin + count - c);
         T* const differences = difference ? buffers.sums[slot] : nullptr;
-        T* const squares = square ? buffers.sums[slot] + plan.block * shape.dims : nullptr;
+        T* const squares = square ? buffers.sums[slot] + plan.block * dims : nullptr;
         sum_samples(c, n, buffers.sums[slot], squares, difference, slot);
         finish_classes(c, n, differences, squares);
       };
+      const auto features_task = [&](std::int64_t task, int slot) {
+        const std::int64_t i = task % cut.row_tasks * cut.rows, n = std::min(cut.rows, row_count - i);
+        const std::int64_t j = task / cut.row_tasks * cut.columns, m = std::min(cut.columns, dims - j);
+        add_features(out + i * out_stride, out_stride, i, n, j, m, begin, count, slot);
+      };
       if (!diagonal() && plan.gemm.template of<T>() != nullptr) {
         // The caller's products, from the calling thread.
-        if (row_tasks > 0 &&
-            external_gemm(plan.gemm, false, false, row_count, shape.dims, count, T(-1), tile + begin,
-                          tile_stride, buffers.operand, shape.dims, T(1), out, out_stride))
-          row_tasks = 0;
+        if (feature_tasks > 0 &&
+            external_gemm(plan.gemm, false, false, row_count, dims, count, T(-1), tile + begin, tile_stride,
+                          operands_.operand(first_class, begin), dims, T(1), out, out_stride))
+          feature_tasks = 0;
         for (std::int64_t task = 0; task < class_tasks; ++task) classes_task(task, 0);
-        class_tasks = 0;
+        parallel_for<Threads>(plan.parallel, plan.threads_for(row_count * count * dims), feature_tasks,
+                              features_task);
+        return;
       }
-      parallel_for<Threads>(plan.parallel, plan.threads_for(row_count * count * shape.dims),
-                            row_tasks + class_tasks, [&](std::int64_t task, int slot) {
-                              if (task >= row_tasks) return classes_task(task - row_tasks, slot);
-                              const std::int64_t i = task * rows;
-                              add_features(out + i * out_stride, out_stride, i, std::min(rows, row_count - i),
-                                           begin, count, slot);
+      // The longer tasks first, so that the threads end together.
+      parallel_for<Threads>(plan.parallel, plan.threads_for(row_count * count * dims),
+                            class_tasks + feature_tasks, [&](std::int64_t task, int slot) {
+                              if (task < class_tasks) return classes_task(task, slot);
+                              features_task(task - class_tasks, slot);
                             });
     });
   }
@@ -244,28 +258,38 @@ class host_tiles {
   // f(begin, count) for the parts of the class tile whose operands are at hand at once.
   template <class F>
   void for_operands(F f) {
-    for (std::int64_t begin = 0; begin < class_count; begin += plan.operand)
-      f(begin, std::min(plan.operand, class_count - begin));
+    const std::int64_t part = operands_.is_raw() ? class_count : plan.operand;
+    for (std::int64_t begin = 0; begin < class_count; begin += part)
+      f(begin, std::min(part, class_count - begin));
   }
 
-  // Rows in a task of a product with `classes` classes: enough tasks for all threads, none too small.
-  std::int64_t row_block(std::int64_t classes) const {
+  // The direct loops of a diagonal covariance, cut into tasks.
+  host_plan::cut cut_rows(std::int64_t classes) const {
     const std::int64_t least = plan.grain / std::max<std::int64_t>(classes * shape.dims, 1) + 1;
     const std::int64_t even = (row_count + 2 * plan.threads - 1) / (2 * plan.threads);
-    return std::min(row_count, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
+    const std::int64_t rows = std::min(row_count, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
+    return {rows, shape.dims, (row_count + rows - 1) / rows, 1};
+  }
+  host_plan::cut cut_blocks(std::int64_t classes) const {
+    host_plan::cut cut = cut_rows(classes);
+    cut.columns = plan.block;
+    cut.column_tasks = (classes + plan.block - 1) / plan.block;
+    return cut;
   }
 
-  // The classes' part of eq:grad_feature for rows [i, i + n) and classes [begin, begin + count) of the tile.
-  void add_features(T* out, std::int64_t out_stride, std::int64_t i, std::int64_t n, std::int64_t begin,
-                    std::int64_t count, int slot) {
+  // The classes' part of eq:grad_feature for rows [i, i + n), dimensions [j, j + m) and classes [begin, begin + count)
+  // of the tile. out: of row i.
+  void add_features(T* out, std::int64_t out_stride, std::int64_t i, std::int64_t n, std::int64_t j,
+                    std::int64_t m, std::int64_t begin, std::int64_t count, int slot) {
     const std::int64_t dims = shape.dims;
     const T* weights = tile_row(i) + begin;
+    const T* const operand = operands_.operand(first_class, begin);
     if (diagonal())
-      direct_feature_gradient(n, count, dims, weights, tile_stride, centred(i), dims, buffers.operand, out,
+      direct_feature_gradient(n, count, dims, weights, tile_stride, centred(i), dims, operand, out,
                               out_stride);
     else
-      gemm<transposed::no, transposed::no>(n, dims, count, T(-1), weights, tile_stride, buffers.operand, dims,
-                                           out, out_stride, buffers.scratch[slot]);
+      gemm<transposed::no, transposed::no>(n, m, count, T(-1), weights, tile_stride, operand + j, dims,
+                                           out + j, out_stride, buffers.scratch[slot]);
   }
 
   // The sums over the tile's samples for classes [begin, begin + count) of the tile.
@@ -284,11 +308,11 @@ class host_tiles {
     for (std::int64_t c = 0; c < count; ++c)
       begin_class_sum(group_type{}, dims, parameters_of(first_class + begin + c).mean, buffers.offset,
                       buffers.class_sum[begin + c], differences + c * dims);
-    if (external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride,
-                      buffers.centred, dims, T(1), differences, dims))
+    if (external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride, centred(0),
+                      centred_stride(), T(1), differences, dims))
       return;
-    gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, buffers.centred,
-                                          dims, differences, dims, buffers.scratch[slot]);
+    gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, centred(0),
+                                          centred_stride(), differences, dims, buffers.scratch[slot]);
   }
 
   host_operands<T, Threads> operands_;
