@@ -598,3 +598,28 @@ TEST_CASE("priors and slopes of log_prior sum as probabilities do") {
     CHECK(difference(scores.posterior, plain.posterior) <= close);
   }
 }
+
+// Without an ignored row, means around zero are multiplied as they are; with one, centred.
+TEST_CASE_TEMPLATE("operands as they are and centred ones agree", T, float, double) {
+  recipe counted;
+  counted.ignored = 0;
+  for (const auto covariance : {lgm::covariance::identity, lgm::covariance::spherical})
+    for (const auto& context : tiled_contexts()) {
+      CAPTURE(name_of(covariance));
+      auto raw = make_problem<T>(71, strided_shape({37, 30, 23}, covariance),
+                                 margin_options<T>(lgm::reduction::sum), counted);
+      raw.log_variance_given = false;
+      check_both_ways(context, raw, expectation<T>(raw));
+      auto centred = raw;
+      centred.labels[36] = centred.options.ignore_label;
+      check_both_ways(context, centred, expectation<T>(centred));
+      outputs<T> a(raw), b(centred);
+      REQUIRE(forward_backward(context, raw, a) == lgm::status::success);
+      REQUIRE(forward_backward(context, centred, b) == lgm::status::success);
+      // The same numbers rounded differently: both ways were taken.
+      int different = 0;
+      for (std::size_t i = 0; i < 36; ++i)
+        for (std::size_t j = 0; j < 23; ++j) different += a.feature.at(i, j) != b.feature.at(i, j);
+      CHECK(different > 0);
+    }
+}

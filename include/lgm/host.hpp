@@ -111,7 +111,8 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
                 "features and parameters are float or double");
   if (host::check(ctx, s) != status::success) return 0;
   const detail::host_plan plan = host::plan<T>(ctx, s);
-  const std::size_t bytes = detail::host_bytes<T>(plan, s);
+  const std::size_t bytes =
+      std::max(detail::host_bytes<T>(plan, s), detail::host_bytes<T>(host::plan<T>(ctx, s, true), s));
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
   return std::max(one_tile ? bytes : std::max(bytes, ctx.tile_bytes), host::moments_bytes(ctx, s));
@@ -224,7 +225,7 @@ status logits(const host_context& ctx, const shape& s, const mixture<detail::nam
                                          detail::check(options), detail::check_features(s, features),
                                          s.classes > 0 ? detail::check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
-  const detail::host_plan p = host::plan<T>(ctx, s);
+  const detail::host_plan p = host::plan<T>(ctx, s, true);
   checked =
       detail::first_failure(host::check_workspace<T>(p, s, w),
                             labels == nullptr ? status::success : host::check_labels(s, options, labels));
@@ -288,7 +289,7 @@ status score(const host_context& ctx, const shape& s, const mixture<detail::name
   status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
                                          detail::check_features(s, features));
   if (checked != status::success) return checked;
-  const detail::host_plan p = host::plan<T>(ctx, s);
+  const detail::host_plan p = host::plan<T>(ctx, s, true);
   checked = host::check_workspace<T>(p, s, w);
   if (checked != status::success) return checked;
   detail::run_score<T, detail::host_threads>(p, s, m, features, result, w);

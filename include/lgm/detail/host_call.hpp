@@ -31,8 +31,8 @@ inline int threads(const host_context& ctx) {
 }
 
 template <class T>
-detail::host_plan plan(const host_context& ctx, const shape& s) {
-  detail::host_plan p = detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes);
+detail::host_plan plan(const host_context& ctx, const shape& s, bool forward_only = false) {
+  detail::host_plan p = detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes, forward_only);
   p.parallel = ctx.parallel_for;
   p.gemm = ctx.gemm;
   return p;

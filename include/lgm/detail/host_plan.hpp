@@ -64,8 +64,10 @@ struct host_plan {
     return std::min(block, ((classes + parts - 1) / parts + 7) / 8 * 8);
   }
 
+  // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
+  // often, beat low ones of whole rows.
   template <class T>
-  static host_plan make(const shape& s, int threads, std::size_t tile_bytes);
+  static host_plan make(const shape& s, int threads, std::size_t tile_bytes, bool forward_only = false);
 
  private:
   // Tasks that some multiply-adds are worth.
@@ -166,7 +168,7 @@ std::size_t host_bytes(const host_plan& p, const shape& s) {
 }
 
 template <class T>
-host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
+host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, bool forward_only) {
   host_plan p;
   const std::int64_t dims = std::max<std::int64_t>(s.dims, 1);
   const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
@@ -204,6 +206,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
     return low;
   };
   const std::int64_t useful = std::min(s.samples, useful_rows), enough = std::min(s.samples, enough_rows);
+  bool whole = true;
   if (fits(useful, s.classes, s.classes)) {
     p.classes = p.operand = s.classes;
     p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
@@ -213,6 +216,9 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes) {
     p.operand = std::min(s.classes, 4 * p.block);
     p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
   } else {
+    whole = false;
+  }
+  if (!whole || (forward_only && p.rows < enough)) {
     const std::int64_t least = std::min(s.classes, p.block);
     p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, least, least); });
     p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
