@@ -5,7 +5,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from comparison.problem import Shape
 from comparison.report import Results, _title, number
@@ -44,6 +44,13 @@ def _caption(figure, results):
     )
 
 
+def _plain_numbers(axes, digits):
+    """Ticks of a logarithmic axis at these digits of each decade, as 0.5 rather than a power of ten."""
+    axes.yaxis.set_major_locator(LogLocator(subs=digits))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _legend_on_top(axes):
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=3, borderaxespad=0, fontsize=9)
 
@@ -75,7 +82,7 @@ def ratios(results, file):
                 axes.text(at, 1.06, "does not fit", rotation=90, fontsize=6.5, color=_LOOKS[name][0], ha="center")
     axes.axhline(1, color="black", linewidth=1)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    _plain_numbers(axes, (1, 2, 5))
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
     axes.set_xticks(range(len(results.shapes)), results.shapes, fontsize=8)
@@ -108,7 +115,7 @@ def times(results, file):
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    _plain_numbers(axes, (1,))
     axes.set_xlabel("samples x classes x dims (multiply-adds of one product)")
     axes.set_ylabel("milliseconds of a step")
     # The shapes' names along the bottom; neighbours that are close take turns above each other.

@@ -72,7 +72,7 @@ struct host_plan {
  private:
   // Tasks that some multiply-adds are worth.
   std::int64_t parts_of(std::int64_t work) const {
-    return threads <= 1 ? 1 : std::clamp<std::int64_t>(work / grain, 1, 2 * threads);
+    return threads <= 1 ? 1 : std::clamp<std::int64_t>(work / grain, 1, 2 * std::int64_t(threads));
   }
 };
 

@@ -266,7 +266,7 @@ class host_tiles {
   // The direct loops of a diagonal covariance, cut into tasks.
   host_plan::cut cut_rows(std::int64_t classes) const {
     const std::int64_t least = plan.grain / std::max<std::int64_t>(classes * shape.dims, 1) + 1;
-    const std::int64_t even = (row_count + 2 * plan.threads - 1) / (2 * plan.threads);
+    const std::int64_t parts = 2 * std::int64_t(plan.threads), even = (row_count + parts - 1) / parts;
     const std::int64_t rows = std::min(row_count, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
     return {rows, shape.dims, (row_count + rows - 1) / rows, 1};
   }
