@@ -245,6 +245,9 @@ std::vector<row<T>> table() {
     add("alpha bad", option_calls, status::invalid_alpha, [=](A& a) { a.options.alpha = value; });
     add("lambda bad", loss_calls, status::invalid_lambda, [=](A& a) { a.options.lambda = value; });
   }
+  for (const T value : {T(-0.5), T(1), infinity, nan})
+    add("gradient_filter bad", loss_calls, status::invalid_option,
+        [=](A& a) { a.options.gradient_filter = value; });
   for (const T value :
        {T(-0.5), T(1.5), -std::numeric_limits<T>::min(), std::nextafter(T(1), T(2)), infinity, nan})
     add("label_smoothing bad", loss_calls, status::invalid_label_smoothing,

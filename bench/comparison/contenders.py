@@ -224,6 +224,12 @@ class LgmDiagonal(Lgm):
     form = "diagonal"
 
 
+class LgmFiltered(Lgm):
+    """Without the classes that float's rounding of a probability would not notice."""
+
+    subject = "filtered"
+
+
 class LgmScore(Lgm):
     subject = "score"
 
@@ -396,6 +402,7 @@ _MAIN = {
 _MORE = {
     "spherical": ("spherical", LgmSpherical, "spherical", 0),
     "diagonal": ("diagonal", LgmDiagonal, "diagonal", 0),
+    "filtered": ("filtered", LgmFiltered, "fixed", 0),
     "score": ("score", LgmScore, "", 0),
     "product": ("one product", Product, "", 0),
     "moments": ("moments", LgmMoments, "", 0),

@@ -385,11 +385,17 @@ def markdown(raw):
             [
                 pair
                 for v in _VARIANTS
-                for pair in ((f"{v}-spherical", v), (f"{v}-diagonal", v), (f"{v}-score", f"{v}-product"))
+                for pair in (
+                    (f"{v}-spherical", v),
+                    (f"{v}-diagonal", v),
+                    (f"{v}-filtered", v),
+                    (f"{v}-score", f"{v}-product"),
+                )
             ]
             + [("lgm-moments", "lgm-memory")],
         ),
-        "Spherical, diagonal: all gradients (features, means, log variances, log priors). Score: all outputs.",
+        "Spherical, diagonal: all gradients (features, means, log variances, log priors). Filtered: gradient_filter is "
+        "2^-24. Score: all outputs.",
     )
     if "lgm-moments" in results.names:
         section("Moments", _moments(results))

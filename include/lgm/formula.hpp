@@ -195,12 +195,13 @@ struct log_evidence {
   LGM_HD T value() const { return anchor + correction; }
 };
 
-// eq:weight, g_k of a class other than the target's, as it is after multiplication by scale = -upstream: w_k.
+// eq:weight, g_k of a class other than the target's, as it is after multiplication by scale = -upstream: w_k. Zero where
+// log g_k is below least.
 template <class V, class T>
-LGM_HD V competitor_weight(V logit, const log_evidence<T>& evidence, T scale) {
+LGM_HD V competitor_weight(V logit, const log_evidence<T>& evidence, T scale,
+                           detail::named_t<T> least = numeric<T>::negligible) {
   using detail::exp_above;
-  return V(scale) *
-         exp_above((logit - V(evidence.anchor)) - V(evidence.correction), V(numeric<T>::negligible));
+  return V(scale) * exp_above((logit - V(evidence.anchor)) - V(evidence.correction), V(least));
 }
 
 // One dimension of eq:grad_mean: minus the weighted sum of x - mu, over the variance.

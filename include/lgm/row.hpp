@@ -317,19 +317,21 @@ LGM_HD T sum_of_weights(const Group& group, const Row& row, const class_constant
 // Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
 // being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
 // null: smoothing); index `target` becomes 0. Returns sum_of_weights, from the weights as rounded.
+//   least         the logarithm of a share of the evidence: classes with less are left out
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
 template <class Group, class Row, class T>
 LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
                         const log_evidence<T>& evidence, T scale, T smoothing,
                         const detail::named_t<T>* class_weight, std::int64_t target,
-                        const class_sum_rows<detail::named_t<T>>& sums) {
+                        const class_sum_rows<detail::named_t<T>>& sums,
+                        detail::named_t<T> least = numeric<T>::negligible) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
     using detail::product_or_zero;
     const V distance = load(c.bias, k) - l;
-    l = competitor_weight(l, evidence, scale);
+    l = competitor_weight(l, evidence, scale, least);
     if (smoothing != T(0))
       l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
     replace(l, k, target, T(0));

@@ -123,6 +123,11 @@ struct loss_options {
   const T* sample_weight = nullptr;  // [samples]; values are not checked
   T label_smoothing = 0;             // of the classification term, in [0, 1]
   const T* normalizer = nullptr;     // [1], what mean divides by instead (data parallel, micro-batches)
+  // In [0, 1). Classes other than the label's whose probability is smaller are left out of the gradients, not of the
+  // losses; where that leaves few, as in a model that tells its classes apart, their products take a fraction of the time.
+  // Of a sample's feature gradient this leaves out less than gradient_filter times the sum of its distances to the
+  // classes, |x - mu_k| / Lambda_k. With labels and without label smoothing, which needs all classes; else not used.
+  T gradient_filter = 0;
 };
 
 // Where a loss goes. Every pointer may be null. [1], or [samples] with reduction::none, unless said.

@@ -67,6 +67,7 @@ status check(const loss_options<T>& o) {
   if (o.reduction != reduction::mean && o.reduction != reduction::sum && o.reduction != reduction::none)
     return status::invalid_option;
   if (!(o.label_smoothing >= T(0) && o.label_smoothing <= T(1))) return status::invalid_label_smoothing;
+  if (!(o.gradient_filter >= T(0) && o.gradient_filter < T(1))) return status::invalid_option;
   return status::success;
 }
 

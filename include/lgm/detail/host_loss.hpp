@@ -35,6 +35,10 @@ class host_loss {
     alpha_ = host_alpha(o);
     alpha_usable_ = usable_factor(alpha_);
     if (!alpha_usable_) alpha_ = 0;
+    if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0)) {
+      least_ = larger(least_, std::log(o.gradient_filter));
+      t_.expect_zeros();
+    }
     class_weight_sum_ = static_cast<T>(total_classes(s));
     if (o.class_weight != nullptr) {
       class_weight_ = o.class_weight + s.class_begin;
@@ -425,7 +429,7 @@ class host_loss {
     const std::int64_t target = t_.local_target(i);
     if (!finished) t_.finish(i, row, target, r.log_evidence.anchor);
     return finish_weights(group_type{}, row, b_.constants, r.log_evidence, -r.upstream * r.total,
-                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums);
+                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least_);
   }
   T weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
@@ -501,9 +505,10 @@ class host_loss {
   const loss_targets<T> targets_;
   T alpha_;
   bool alpha_usable_;
-  const T* class_weight_ = nullptr;  // of this call's classes
-  T class_weight_sum_;               // of all classes; read with label smoothing alone
-  std::int64_t counted_ = 0;         // samples
+  T least_ = numeric<T>::negligible;  // classes with less, by the logarithm of g_k, have no gradients
+  const T* class_weight_ = nullptr;   // of this call's classes
+  T class_weight_sum_;                // of all classes; read with label smoothing alone
+  std::int64_t counted_ = 0;          // samples
   T divisor_;
   // Of the call.
   const T* read_state_ = nullptr;

@@ -11,6 +11,7 @@
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/sparse.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
@@ -75,6 +76,9 @@ class host_tiles {
         operands_(plan, shape, mixture, buffers) {}
 
   bool diagonal() const { return shape.covariance == covariance::diagonal; }
+
+  // Most weights may be zero: multiply_weights looks whether it is worth leaving them out, task by task.
+  void expect_zeros() { expects_zeros_ = !diagonal(); }
 
   // Row i of the tile, in its several forms; centred: as the products have it, row stride centred_stride().
   const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
@@ -216,11 +220,14 @@ class host_tiles {
       const std::int64_t block = diagonal() ? plan.block : plan.class_block(count, row_count, dims);
       std::int64_t feature_tasks = cut.tasks();
       const std::int64_t class_tasks = parameters ? (count + block - 1) / block : 0;
+      // The caller's products come from the calling thread alone.
+      const bool hooked = !diagonal() && plan.gemm.template of<T>() != nullptr &&
+                          !skips_zeros(row_count, count, tile + begin);
       const auto classes_task = [&](std::int64_t task, int slot) {
         const std::int64_t c = begin + task * block, n = std::min(block, begin + count - c);
         T* const differences = difference ? buffers.sums[slot] : nullptr;
         T* const squares = square ? buffers.sums[slot] + plan.block * dims : nullptr;
-        sum_samples(c, n, buffers.sums[slot], squares, difference, slot);
+        sum_samples(c, n, buffers.sums[slot], squares, difference, hooked, slot);
         finish_classes(c, n, differences, squares);
       };
       const auto features_task = [&](std::int64_t task, int slot) {
@@ -228,8 +235,7 @@ class host_tiles {
         const std::int64_t j = task / cut.row_tasks * cut.columns, m = std::min(cut.columns, dims - j);
         add_features(out + i * out_stride, out_stride, i, n, j, m, begin, count, slot);
       };
-      if (!diagonal() && plan.gemm.template of<T>() != nullptr) {
-        // The caller's products, from the calling thread.
+      if (hooked) {
         if (feature_tasks > 0 &&
             external_gemm(plan.gemm, false, false, row_count, dims, count, T(-1), tile + begin, tile_stride,
                           operands_.operand(first_class, begin), dims, T(1), out, out_stride))
@@ -287,6 +293,8 @@ class host_tiles {
     if (diagonal())
       direct_feature_gradient(n, count, dims, weights, tile_stride, centred(i), dims, operand, out,
                               out_stride);
+    else if (skips_zeros(n, count, weights))
+      sparse_gemm(n, m, count, T(-1), weights, tile_stride, operand + j, dims, out + j, out_stride);
     else
       gemm<transposed::no, transposed::no>(n, m, count, T(-1), weights, tile_stride, operand + j, dims,
                                            out + j, out_stride, buffers.scratch[slot]);
@@ -294,7 +302,7 @@ class host_tiles {
 
   // The sums over the tile's samples for classes [begin, begin + count) of the tile.
   void sum_samples(std::int64_t begin, std::int64_t count, T* differences, T* squares, bool difference,
-                   int slot) {
+                   bool hooked, int slot) {
     const std::int64_t dims = shape.dims;
     const T* weights = tile + begin;
     if (diagonal()) {
@@ -308,13 +316,23 @@ class host_tiles {
     for (std::int64_t c = 0; c < count; ++c)
       begin_class_sum(group_type{}, dims, parameters_of(first_class + begin + c).mean, buffers.offset,
                       buffers.class_sum[begin + c], differences + c * dims);
-    if (external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride, centred(0),
-                      centred_stride(), T(1), differences, dims))
+    if (skips_zeros(row_count, count, weights)) {
+      sparse_gemm_transposed(count, dims, row_count, weights, tile_stride, centred(0), centred_stride(),
+                             differences, dims);
+      return;
+    }
+    if (hooked && external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride,
+                                centred(0), centred_stride(), T(1), differences, dims))
       return;
     gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, centred(0),
                                           centred_stride(), differences, dims, buffers.scratch[slot]);
   }
 
+  bool skips_zeros(std::int64_t rows, std::int64_t classes, const T* weights) const {
+    return expects_zeros_ && is_sparse(rows, classes, weights, tile_stride);
+  }
+
+  bool expects_zeros_ = false;
   host_operands<T, Threads> operands_;
 };
 

@@ -103,6 +103,12 @@ struct packet {
   EIGEN_ALWAYS_INLINE friend bool any_equal(packet a, packet b) {
     return Eigen::internal::predux_any(Eigen::internal::pcmp_eq(a.value, b.value));
   }
+  // Not a number is different from everything.
+  EIGEN_ALWAYS_INLINE friend bool any_different(packet a, packet b) {
+    const native same = Eigen::internal::pcmp_eq(a.value, b.value);
+    const native all = Eigen::internal::pcmp_eq(b.value, b.value);
+    return Eigen::internal::predux_any(Eigen::internal::pandnot(all, same));
+  }
   EIGEN_ALWAYS_INLINE friend T largest(packet a) { return Eigen::internal::predux_max(a.value); }
 };
 
