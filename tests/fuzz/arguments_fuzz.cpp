@@ -176,10 +176,12 @@ class call {
     o.sample_weight = optional(shape_.samples, values::weight);
     o.label_smoothing = in_.often() ? T(0) : option(T(1));
     if (in_.byte() % 4 == 1) o.normalizer = one(option(T(2)) + (kind_ == values::wild ? T(0) : T(1)));
+    if (in_.byte() % 4 == 1) o.gradient_filter = option(T(1));
     faults_.add(o.alpha_at == nullptr && !(o.alpha >= T(0) && o.alpha <= limits::max()),
                 status::invalid_alpha);
     faults_.add(!(o.lambda >= T(0) && o.lambda <= limits::max()), status::invalid_lambda);
     faults_.add(!(o.label_smoothing >= T(0) && o.label_smoothing <= T(1)), status::invalid_label_smoothing);
+    faults_.add(!(o.gradient_filter >= T(0) && o.gradient_filter < T(1)), status::invalid_option);
     faults_.add(static_cast<int>(o.reduction) < 0 || static_cast<int>(o.reduction) > 2,
                 status::invalid_option);
   }
