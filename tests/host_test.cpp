@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/cases.hpp"
 #include "support/problem.hpp"
 #include "support/tolerance.hpp"
 
@@ -358,4 +359,54 @@ TEST_CASE_TEMPLATE("scores without classes, without dimensions, without samples"
     REQUIRE(score(context_of(1), empty, nothing.result()) == status::success);
     CHECK(nothing.untouched());
   }
+}
+
+// Without priors and determinants the driver looks for the largest logit alone.
+TEST_CASE_TEMPLATE("where nothing but the distance tells classes apart, the nearest is the predicted one", T,
+                   float, double) {
+  for (const auto covariance : {lgm::covariance::identity, lgm::covariance::spherical})
+    for (const auto& context : tiled_contexts()) {
+      CAPTURE(name_of(covariance));
+      auto p = make_problem<T>(22, make_shape(40, 9, 5, covariance));
+      p.log_prior_given = p.log_variance_given = false;
+      // Distances that overflow, and that are no numbers.
+      for (std::size_t j = 0; j < 5; ++j) p.feature(7, j) = std::numeric_limits<T>::max();
+      p.feature(8, 0) = std::numeric_limits<T>::quiet_NaN();
+      score_outputs<T> all(p.shape);
+      REQUIRE(score(context, p, all.result()) == status::success);
+      all.check_intact();
+      for (std::size_t i = 0; i < 40; ++i) {
+        if (i == 7 || i == 8) continue;
+        CHECK(all.nearest_squared_mahalanobis[i] == all.squared_mahalanobis[i]);
+        std::size_t nearest = 0;
+        const auto distance = [&](std::size_t k) {
+          real sum = 0;
+          for (std::size_t j = 0; j < 5; ++j) {
+            const real t = static_cast<real>(p.feature(i, j)) - static_cast<real>(p.mean[k * 5 + j]);
+            sum += t * t;
+          }
+          return sum;
+        };
+        for (std::size_t k = 1; k < 9; ++k)
+          if (distance(k) < distance(nearest)) nearest = k;
+        CHECK(all.predicted[i] == static_cast<std::int64_t>(nearest));
+        CHECK(static_cast<double>(all.squared_mahalanobis[i]) ==
+              doctest::Approx(static_cast<double>(distance(nearest))).epsilon(sizeof(T) == 4 ? 1e-5 : 1e-13));
+      }
+      CHECK(all.nearest_squared_mahalanobis[7] == std::numeric_limits<T>::infinity());
+      CHECK(std::isnan(all.nearest_squared_mahalanobis[8]));
+      for (unsigned bit = 0; bit < 6; ++bit) {
+        score_outputs<T> alone(p.shape);
+        REQUIRE(score(context, p, alone.result(1u << bit)) == status::success);
+        unsigned at = 0;
+        alone.each(all, [&](const std::string& name, const auto& mine, const auto& theirs) {
+          if (at++ == bit) CHECK_MESSAGE(mine.same_bits(theirs), name);
+        });
+      }
+    }
+  auto none = make_problem<T>(23, make_shape(3, 0, 4, lgm::covariance::identity));
+  none.log_prior_given = false;
+  score_outputs<T> scores(none.shape);
+  REQUIRE(score(context_of(1), none, scores.result()) == status::success);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(std::isnan(scores.nearest_squared_mahalanobis[i]));
 }
