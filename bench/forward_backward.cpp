@@ -20,10 +20,7 @@ struct forward_backward {
                                  problem.gradients(), workspace);
   }
   std::int64_t workspace_bytes() const { return workspace.bytes(); }
-  static bench::cost cost_of(const lgm::shape& s) {
-    return {bench::product_operations(s, 3), bench::sample_count(s) + bench::parameter_count(s),
-            s.samples * s.dims + bench::parameter_count(s), 3};
-  }
+  static bench::cost cost_of(const lgm::shape& s) { return bench::step_cost(s); }
 
   decltype(Context::context) context;
   bench::problem<Context, T>& problem;

@@ -15,10 +15,7 @@ struct softmax {
     return lgm::status::success;
   }
   std::int64_t workspace_bytes() const { return head.bytes(); }
-  static bench::cost cost_of(const lgm::shape& s) {
-    return {bench::product_operations(s, 3), bench::sample_count(s) + bench::parameter_count(s),
-            s.samples * s.dims + bench::parameter_count(s), 3};
-  }
+  static bench::cost cost_of(const lgm::shape& s) { return bench::step_cost(s); }
 
   bench::problem<Context, T>& problem;
   typename Context::template softmax_head<T> head;

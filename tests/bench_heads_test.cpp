@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/naive_lgm.hpp"
+#include "support/plain_gemm.hpp"
 #include "support/problem.hpp"
 #include "support/products.hpp"
 #include "support/softmax_head.hpp"
@@ -34,23 +35,9 @@ void check_close(const std::string& name, const Got& got, const Expected& expect
                 name << " is off by " << error << " where " << scale << " is the largest");
 }
 
-// A BLAS of the plainest kind.
-template <class T>
-bool loops(void*, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
-           const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (std::int64_t l = 0; l < k; ++l)
-        sum +=
-            (transpose_a ? a[l * lda + i] : a[i * lda + l]) * (transpose_b ? b[j * ldb + l] : b[l * ldb + j]);
-      c[i * ldc + j] = beta == T(0) ? alpha * sum : alpha * sum + c[i * ldc + j];
-    }
-  return true;
-}
 lgm::host_context hooked(lgm::host_context context) {
-  context.gemm.sgemm = loops<float>;
-  context.gemm.dgemm = loops<double>;
+  context.gemm.sgemm = support::plain_gemm<float>;
+  context.gemm.dgemm = support::plain_gemm<double>;
   return context;
 }
 

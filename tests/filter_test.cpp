@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/cases.hpp"
+#include "support/plain_gemm.hpp"
 #include "support/problem.hpp"
 #include "support/tolerance.hpp"
 
@@ -39,14 +40,7 @@ bool plain_product(void*, bool transpose_a, bool transpose_b, std::int64_t m, st
                    std::int64_t ldc) {
   ++calls;
   if (inside++ != 0) ++overlaps;
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (std::int64_t l = 0; l < k; ++l)
-        sum +=
-            (transpose_a ? a[l * lda + i] : a[i * lda + l]) * (transpose_b ? b[j * ldb + l] : b[l * ldb + j]);
-      c[i * ldc + j] = alpha * sum + (beta == T(0) ? T(0) : c[i * ldc + j]);
-    }
+  plain_gemm(nullptr, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   --inside;
   return true;
 }

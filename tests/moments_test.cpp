@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "support/moments.hpp"
+#include "support/plain_gemm.hpp"
 
 // Moments of classes, however their samples arrive, against two passes in long double.
 
@@ -222,15 +223,7 @@ struct plain_products {
                    std::int64_t ldb, double beta, double* c, std::int64_t ldc) {
     auto& self = *static_cast<plain_products*>(user);
     if (++self.calls % 3 == self.decline) return false;
-    for (std::int64_t i = 0; i < m; ++i)
-      for (std::int64_t j = 0; j < n; ++j) {
-        double sum = 0;
-        for (std::int64_t l = 0; l < k; ++l)
-          sum += (transpose_a ? a[l * lda + i] : a[i * lda + l]) *
-                 (transpose_b ? b[j * ldb + l] : b[l * ldb + j]);
-        c[i * ldc + j] = alpha * sum + (beta == 0 ? 0 : beta * c[i * ldc + j]);
-      }
-    return true;
+    return plain_gemm(nullptr, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
 };
 }  // namespace

@@ -59,6 +59,12 @@ inline double product_operations(const lgm::shape& s, int count) {
   return each * count * (s.covariance == lgm::covariance::diagonal ? 2 : 1);
 }
 
+// Losses and all gradients.
+inline cost step_cost(const lgm::shape& s) {
+  return {product_operations(s, 3), sample_count(s) + parameter_count(s),
+          s.samples * s.dims + parameter_count(s), 3};
+}
+
 // Bytes that a call of the library gets.
 template <class Context, class T>
 class call_workspace {

@@ -224,26 +224,12 @@ inline faults faults_of(const lgm::shape& s, int threads) {
   return f;
 }
 
-// Hooks of the context: slots in another order, and products that are made or refused.
+// Hooks of the context: slots in another order, and products that are refused (those that are made: plain_gemm.hpp).
 
 inline void slots_backwards(void*, int slots, void (*call)(void*, int), void* state) {
   for (int slot = slots; slot-- > 0;) call(state, slot);
 }
 
-template <class T>
-bool plain_gemm(void*, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                std::int64_t ldc) {
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (std::int64_t l = 0; l < k; ++l)
-        sum +=
-            (transpose_a ? a[l * lda + i] : a[i * lda + l]) * (transpose_b ? b[j * ldb + l] : b[l * ldb + j]);
-      c[i * ldc + j] = alpha * sum + (beta == T(0) ? T(0) : beta * c[i * ldc + j]);
-    }
-  return true;
-}
 template <class T>
 bool no_gemm(void*, bool, bool, std::int64_t, std::int64_t, std::int64_t, T, const T*, std::int64_t, const T*,
              std::int64_t, T, T*, std::int64_t) {

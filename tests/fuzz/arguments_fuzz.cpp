@@ -10,6 +10,8 @@
 #include <memory>
 #include <string>
 
+#include "../support/plain_gemm.hpp"
+
 // Every host function with any arguments: it names something that is wrong with them and writes nothing, or succeeds and
 // writes its outputs alone, the same whatever its workspace held. Memory is of the length that the arguments promise, or,
 // where they promise more than a test can have, of none: then the call must fail before it looks.
@@ -130,7 +132,8 @@ class call {
     if (context_.tile_bytes > std::size_t{64} << 20u) context_.threads = std::min(context_.threads, 64);
     if (in_.byte() % 4 == 1) context_.parallel_for.run = slots_backwards;
     const unsigned b = in_.byte() % 8;
-    if (b == 1) context_.gemm.sgemm = plain_gemm<float>, context_.gemm.dgemm = plain_gemm<double>;
+    if (b == 1)
+      context_.gemm.sgemm = support::plain_gemm<float>, context_.gemm.dgemm = support::plain_gemm<double>;
     if (b == 2) context_.gemm.sgemm = no_gemm<float>, context_.gemm.dgemm = no_gemm<double>;
   }
 
