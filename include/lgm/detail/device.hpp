@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/types.hpp>
+
+// What the drivers in detail/device_*.hpp ask of the device that they run on. They are plain C++: they launch kernels that
+// are function objects over a group, and never touch the memory behind a pointer themselves. So the same driver runs on a
+// CUDA stream (detail/cuda_device.cuh) and, in tests, on the host, under every kind of group there is.
+//
+// A Device has:
+//
+//   template <int... Widths, class Kernel>
+//   void launch(int lanes, std::int64_t tasks, const Kernel& kernel);
+//       kernel(group, task) for every task of [0, tasks), each by a group of its own with `lanes` lanes, one of Widths; in
+//       any order, but after all that was enqueued before, and before all that will be. lanes: 1 (serial_group), 2 to 32
+//       (a part of a warp), or more (a block). No tasks: nothing is enqueued. A kernel is a struct of a few pointers and
+//       numbers, at most 4 KiB, whose call operator is a const LGM_HD template over the group.
+//
+//   template <class T>
+//   void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
+//                 std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+//       c [m, n] = alpha op(a) op(b) + beta c, row-major; op(a) is [m, k], op(b) [k, n]. With beta = 0, c is not read.
+//
+//   status result() const;
+//       the first failure of what was enqueued so far; nothing is enqueued after one.
+
+namespace lgm::detail {
+
+// Lanes of the groups that take a row of n elements. Narrow rows share a warp; wide ones have a block each.
+LGM_HD constexpr int lanes_for(std::int64_t n) { return n <= 16 ? 4 : n <= 512 ? 32 : 256; }
+
+// Whole units in n, rounded up.
+LGM_HD constexpr std::int64_t ceil_divide(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
+
+// For each of the lanes that lanes_for answers.
+template <class Device, class Kernel>
+void launch_rows(Device& device, std::int64_t width, std::int64_t tasks, const Kernel& kernel) {
+  device.template launch<4, 32, 256>(lanes_for(width), tasks, kernel);
+}
+
+// Labels of any type in the device's memory, widened one at a time.
+class label_view {
+ public:
+  label_view() = default;
+  explicit label_view(const std::int32_t* data) : data_(data), bytes_(4) {}
+  explicit label_view(const std::int64_t* data) : data_(data), bytes_(8) {}
+  explicit label_view(const std::uint8_t* data) : data_(data), bytes_(1) {}
+
+  LGM_HD bool is_null() const { return data_ == nullptr; }
+  LGM_HD std::int64_t operator[](std::int64_t i) const {
+    if (bytes_ == 1) return static_cast<const std::uint8_t*>(data_)[i];
+    if (bytes_ == 4) return static_cast<const std::int32_t*>(data_)[i];
+    return static_cast<const std::int64_t*>(data_)[i];
+  }
+
+ private:
+  const void* data_ = nullptr;
+  int bytes_ = 8;
+};
+
+}  // namespace lgm::detail
