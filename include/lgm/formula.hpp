@@ -19,6 +19,7 @@ struct numeric {
   static constexpr T epsilon = std::numeric_limits<T>::epsilon() / 2;
   static constexpr T infinity = std::numeric_limits<T>::infinity();
   static constexpr T lowest = std::numeric_limits<T>::lowest();
+  static constexpr T not_a_number = std::numeric_limits<T>::quiet_NaN();
   static constexpr T half_log_two_pi = static_cast<T>(0.918938533204672741780329736405617640L);
   // A class whose share of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
   // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are

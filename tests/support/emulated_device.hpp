@@ -53,7 +53,7 @@ class emulated_device {
     for (std::int64_t n = 0; n < tasks; ++n) {
       const std::int64_t task = backwards ? tasks - 1 - n : n;
       const int count = std::min(lanes, most_lanes);
-      const auto one = [&](const auto& group) { kernel(group, task); };
+      const auto one = [&](const auto& group, auto...) { kernel(group, task); };
       if (lanes == 1 || groups == task_groups::serial)
         one(lgm::serial_group{});
       else if (groups == task_groups::emulated)

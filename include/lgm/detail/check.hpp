@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cmath>
 #include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/formula.hpp>
 #include <lgm/types.hpp>
 #include <limits>
 
@@ -12,22 +13,22 @@
 namespace lgm::detail {
 
 // The classes of the whole mixture.
-inline std::int64_t total_classes(const shape& s) {
+LGM_HD inline std::int64_t total_classes(const shape& s) {
   return s.total_classes == 0 ? s.classes : s.total_classes;
 }
 
 // A class's index among those of the call, -1 where it is not one of them. Any number may be asked for: labels that are
 // ignored are anything.
-inline std::int64_t local_class(const shape& s, std::int64_t label) {
+LGM_HD inline std::int64_t local_class(const shape& s, std::int64_t label) {
   return label >= s.class_begin && label < s.class_begin + s.classes ? label - s.class_begin : -1;
 }
 
-inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
+LGM_HD inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
   return stride == 0 ? packed : stride;
 }
 
 // The same for walking over rows, which may have no memory where they have no elements.
-inline std::int64_t row_stride(std::int64_t stride, std::int64_t length) {
+LGM_HD inline std::int64_t row_stride(std::int64_t stride, std::int64_t length) {
   return length == 0 ? 0 : stride_or(stride, length);
 }
 
@@ -54,8 +55,8 @@ inline status check(const shape& s) {
 }
 
 template <class T>
-bool usable_factor(T value) {
-  return std::isfinite(value) && value >= T(0);
+LGM_HD bool usable_factor(T value) {
+  return value >= T(0) && value <= -numeric<T>::lowest;
 }
 
 template <class T>

@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/device_direct.hpp>
+#include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/device_tiles.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+// Losses and gradients on a device, host_loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
+// product, visit_kernel (or gather, settle and weigh, where a tile has not all classes), two products more, and what
+// remains for each class.
+
+namespace lgm::detail {
+
+template <class T>
+struct prepare_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    t.prepare(group, i);
+  }
+};
+
+// Evidence of the class tile.
+template <class T>
+struct gather_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    if (t.b.counts[i] == 0) return;
+    row_record<T> r = t.b.record[i];
+    auto row = group.hold(t.tile_row(i), t.class_count);
+    t.gather(group, i, row, r);
+    t.keep(group, i, r);
+  }
+};
+
+template <class T>
+struct settle_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    row_record<T> r = t.b.record[i];
+    t.settle(group, i, r);
+    t.keep(group, i, r);
+  }
+};
+
+// A part of the tile's rows, one after the other: from products to weights, with their sums by class and what the features'
+// gradient begins with. at_once: the row's evidence is yet to be gathered, and the row is read once for all of it.
+template <class T>
+struct visit_kernel {
+  device_rows<T> t;
+  bool at_once, needs_logits, parameters, distances;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t part) const {
+    const std::int64_t classes = t.class_count, first = t.row_count * part / t.parts,
+                       last = t.row_count * (part + 1) / t.parts;
+    const auto at = [&](T* sums, bool wanted) { return wanted ? sums + part * classes : nullptr; };
+    const bool soft = parameters && t.targets.is_soft;
+    const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
+                                 at(t.b.class_share, soft), at(t.b.class_probability, soft)};
+    group.for_each(classes, [&](std::int64_t k) {
+      if (sums.weight != nullptr) sums.weight[k] = T(0);
+      if (sums.distance != nullptr) sums.distance[k] = T(0);
+      if (sums.share != nullptr) sums.share[k] = T(0);
+      if (sums.probability != nullptr) sums.probability[k] = T(0);
+    });
+    for (std::int64_t i = first; i < last; ++i) {
+      row_record<T> r = t.b.record[i];
+      if (t.b.counts[i] == 0) {
+        if (at_once) {
+          t.settle(group, i, r);
+          t.keep(group, i, r);
+        }
+        t.clear(group, i);
+        continue;
+      }
+      auto row = group.hold(t.tile_row(i), classes);
+      if (at_once) {
+        t.gather(group, i, row, r);
+        t.settle(group, i, r);
+        t.keep(group, i, r);
+      }
+      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums);
+      row.store(t.tile_row(i));
+      t.begin_gradient(group, i, r, weight_sum);
+    }
+  }
+};
+
+// The parts' sums by class become one, in the first part's place.
+template <class T>
+struct sum_parts_kernel {
+  std::int64_t parts, classes;
+  class_sum_rows<T> sums;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t begin = task * mean_columns;
+    group.for_each(smaller(mean_columns, classes - begin), [&](std::int64_t c) {
+      add(sums.weight, begin + c);
+      add(sums.distance, begin + c);
+      add(sums.share, begin + c);
+      add(sums.probability, begin + c);
+    });
+  }
+
+ private:
+  LGM_HD void add(T* all, std::int64_t k) const {
+    if (all == nullptr) return;
+    T sum = 0;
+    for (std::int64_t part = 0; part < parts; ++part) sum += all[part * classes + k];
+    all[k] = sum;
+  }
+};
+
+template <class T>
+struct begin_sums_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t c) const {
+    begin_class_sum(group, t.shape.dims, t.parameters_of(t.first_class + c).mean,
+                    static_cast<const T*>(t.b.offset), t.b.class_sum[c], t.b.differences + c * t.shape.dims);
+  }
+};
+
+// Sorts the rows of a tile by their targets' classes, in their order, by counting for each how many come before it: each
+// pair is compared once, which for the rows of a tile is less than nothing beside the products.
+constexpr std::int64_t rank_block = 32;
+template <class T>
+struct rank_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t begin = task * rank_block, rows = t.row_count;
+    group.for_each(smaller(rank_block, rows - begin), [&](std::int64_t n) {
+      const std::int64_t i = begin + n, mine = key(i);
+      std::int64_t rank = 0;
+      for (std::int64_t j = 0; j < rows; ++j) {
+        const std::int64_t theirs = key(j);
+        rank += theirs < mine || (theirs == mine && j < i) ? 1 : 0;
+      }
+      t.b.ranked_row[rank] = i;
+      t.b.ranked_class[rank] = mine;
+    });
+  }
+
+ private:
+  LGM_HD std::int64_t key(std::int64_t i) const {
+    return t.b.target[i] < 0 ? t.shape.classes : t.b.target[i];
+  }
+};
+
+// Where class k begins among the ranked rows.
+LGM_HD inline std::int64_t first_of_class(const std::int64_t* ranked, std::int64_t rows, std::int64_t k) {
+  std::int64_t low = 0, high = rows;
+  while (low < high) {
+    const std::int64_t middle = low + (high - low) / 2;
+    if (ranked[middle] < k)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+// Adds part `part` of `parts` of the tile's samples of class k to its sums.
+template <class Group, class T>
+LGM_HD void add_targets(const Group& group, const device_rows<T>& t, std::int64_t k, std::int64_t part,
+                        std::int64_t parts, class_sums<T>& sums) {
+  const std::int64_t first = first_of_class(t.b.ranked_class, t.row_count, k),
+                     n = first_of_class(t.b.ranked_class, t.row_count, k + 1) - first;
+  for (std::int64_t at = first + n * part / parts; at < first + n * (part + 1) / parts; ++at) {
+    const std::int64_t i = t.b.ranked_row[at];
+    const row_record<T>& r = t.b.record[i];
+    add_target(group, t.shape.dims, t.features(i), t.parameters_of(k).mean, r.weight, r.share, r.miss,
+               r.target.distance, sums);
+  }
+}
+
+// The targets' terms of a part of a class's samples, where few classes have many.
+template <class T>
+struct target_sums_kernel {
+  device_rows<T> t;
+  std::int64_t parts;
+  bool difference, square;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t dims = t.shape.dims, k = t.first_class + task / parts;
+    class_sums<T> sums{difference ? t.b.target_differences + task * dims : nullptr,
+                       square ? t.b.target_squares + task * dims : nullptr};
+    group.for_each(dims, [&](std::int64_t j) {
+      if (sums.difference != nullptr) sums.difference[j] = T(0);
+      if (sums.square != nullptr) sums.square[j] = T(0);
+    });
+    add_targets(group, t, k, task % parts, parts, sums);
+    group.once([&] {
+      T* const scalars = t.b.target_scalars + 3 * task;
+      scalars[0] = sums.distance;
+      scalars[1] = sums.share;
+      scalars[2] = sums.probability;
+    });
+  }
+};
+
+// Gradients of the parameters of class c of the tile, from its sums over samples.
+template <class T>
+struct parameters_kernel {
+  device_rows<T> t;
+  std::int64_t parts;
+  bool difference, square;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t c) const {
+    const std::int64_t dims = t.shape.dims, k = t.first_class + c;
+    const bool add = t.gradient.accumulate || t.first_row > 0, soft = t.targets.is_soft;
+    const T weight = t.b.class_sum[c];
+    class_sums<T> sums{difference ? t.b.differences + c * dims : nullptr,
+                       square ? t.b.squares + c * dims : nullptr};
+    sums.share = soft ? t.b.class_share[c] : weight;
+    sums.probability = soft ? t.b.class_probability[c] : -weight;
+    if (t.spherical() && t.wants_log_variance()) sums.distance = t.b.class_distance[c];
+    if (!soft && parts == 1) add_targets(group, t, k, 0, 1, sums);
+    if (!soft && parts > 1) {
+      group.for_each(dims, [&](std::int64_t j) {
+        for (std::int64_t at = (c * parts) * dims + j; at < (c + 1) * parts * dims; at += dims) {
+          if (difference) sums.difference[j] += t.b.target_differences[at];
+          if (square) sums.square[j] += t.b.target_squares[at];
+        }
+      });
+      for (std::int64_t part = 0; part < parts; ++part) {
+        const T* const scalars = t.b.target_scalars + 3 * (c * parts + part);
+        sums.distance += scalars[0];
+        sums.share += scalars[1];
+        sums.probability += scalars[2];
+      }
+    }
+    const class_parameters<T> p = t.parameters_of(k);
+    if (t.gradient.mean != nullptr)
+      write_mean_gradient(group, dims, p, sums, add, t.gradient.mean + k * dims);
+    if (t.wants_log_variance())
+      write_log_variance_gradient(group, dims, p, sums, add,
+                                  t.gradient.log_variance + k * (t.diagonal() ? dims : std::int64_t(1)));
+    if (t.gradient.log_prior != nullptr)
+      group.once([&] {
+        T& out = t.gradient.log_prior[k];
+        out = add ? out + sums.probability : sums.probability;
+      });
+  }
+};
+
+// Adds the losses of the tile, in double, and with the last tile writes what is asked for.
+template <class T>
+struct losses_kernel {
+  device_rows<T> t;
+  bool last;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t) const {
+    const row_record<T>* const record = t.b.record;
+    const auto sum = [&](auto field) {
+      return group.reduce(
+          t.row_count, 0.0, [&](std::int64_t i) { return static_cast<double>(field(record[i].losses)); },
+          plus{});
+    };
+    const double total = sum([](const row_losses<T>&l) { return l.total; }),
+                 classification = sum([](const row_losses<T>&l) { return l.classification; }),
+                 likelihood = sum([](const row_losses<T>&l) { return l.likelihood; });
+    const std::int64_t correct = group.reduce(
+        t.row_count, std::int64_t(0),
+        [&](std::int64_t i) { return std::int64_t(record[i].losses.correct ? 1 : 0); }, plus{});
+    group.once([&] {
+      call_state<T>& s = *t.b.state;
+      s.total += total;
+      s.classification += classification;
+      s.likelihood += likelihood;
+      s.correct += correct;
+      if (!last) return;
+      const loss_result<T>& out = t.result;
+      if (out.counted != nullptr) *out.counted = s.counted;
+      if (out.correct != nullptr) *out.correct = s.correct;
+      if (t.options.reduction == reduction::none) return;
+      const double d = static_cast<double>(s.divisor);
+      if (out.total != nullptr) *out.total = static_cast<T>(s.total / d);
+      if (out.classification != nullptr) *out.classification = static_cast<T>(s.classification / d);
+      if (out.likelihood != nullptr) *out.likelihood = static_cast<T>(s.likelihood / d);
+    });
+  }
+};
+
+// out [rows, columns] = 0.
+template <class T>
+struct zero_kernel {
+  std::int64_t rows, columns, stride;
+  T* out;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t row) const {
+    group.for_each(columns, [&](std::int64_t j) { out[row * stride + j] = T(0); });
+  }
+};
+
+template <class T, class Device>
+class device_loss {
+ public:
+  device_loss(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
+              const loss_options<T>& o, const T* features, const device_targets<T>& targets,
+              const workspace& w)
+      : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
+    t_.options = o;
+    t_.targets = targets;
+    if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0))
+      t_.least = larger(t_.least, std::log(o.gradient_filter));
+  }
+
+  // Losses, gradients or both. With read_state null the losses' evidence is gathered here; else it is what forward and
+  // merge_row_state left, of all classes of the mixture, and the losses are this call's part of theirs. report: whether
+  // losses are written.
+  void loss(const T* read_state, bool report, const T* upstream, const loss_result<T>& result,
+            const gradients<T, T>& gradient) {
+    const shape& s = t_.shape;
+    t_.read_state = read_state;
+    t_.upstream = upstream;
+    t_.result = result;
+    t_.gradient = gradient;
+    row_wishes& wishes = t_.wishes;
+    wishes.report = report;
+    wishes.find_best = result.correct != nullptr;
+    const bool differentiate = gradient.feature != nullptr || t_.wants_parameters();
+    const bool soft = t_.targets.is_soft,
+               terms = report && (result.total != nullptr || result.classification != nullptr);
+    wishes.gather_excess = terms && (soft || t_.options.label_smoothing != T(0));
+    wishes.gather_likelihood = report && soft && (result.total != nullptr || result.likelihood != nullptr);
+    const bool evidence = report && (differentiate || wishes.find_best || terms ||
+                                     result.row_state != nullptr || result.log_evidence != nullptr);
+    const bool gather =
+        wishes.gather_excess || wishes.gather_likelihood || (evidence && read_state == nullptr);
+    const bool visit = differentiate || evidence || gather || (report && result.likelihood != nullptr);
+    // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
+    const bool at_once = gather && differentiate && plan_.whole_rows && s.classes > 0;
+
+    tiles_.begin();
+    if (s.samples == 0) clear_parameters();
+    tiles_.for_row_tiles(visit ? s.samples : 0, [&] {
+      launch_rows(device_, s.dims, t_.row_count, prepare_kernel<T>{t_});
+      if (!at_once) {
+        if (gather) {
+          tiles_.for_class_tiles([&] {
+            tiles_.make_products();
+            launch_rows(device_, t_.class_count, t_.row_count, gather_kernel<T>{t_});
+          });
+        }
+        launch_rows(device_, s.dims, t_.row_count, settle_kernel<T>{t_});
+      }
+      if (differentiate) make_gradients(at_once, true);
+      if (report)
+        device_.template launch<256>(256, 1, losses_kernel<T>{t_, t_.first_row + t_.row_count == s.samples});
+    });
+    if (report && (!visit || s.samples == 0)) {
+      t_.row_count = 0;
+      device_.template launch<256>(256, 1, losses_kernel<T>{t_, true});
+    }
+  }
+
+  // Gradients from targets.slope, any gradient of the logits.
+  void logits_gradients(const T* upstream, const gradients<T, T>& gradient) {
+    t_.upstream = upstream;
+    t_.gradient = gradient;
+    tiles_.begin();
+    if (t_.shape.samples == 0) clear_parameters();
+    tiles_.for_row_tiles(gradient.feature != nullptr || t_.wants_parameters() ? t_.shape.samples : 0, [&] {
+      launch_rows(device_, t_.shape.dims, t_.row_count, prepare_kernel<T>{t_});
+      make_gradients(false, t_.spherical() && t_.wants_log_variance());
+    });
+  }
+
+ private:
+  // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
+  // evidence is yet to be gathered. needs_logits: false where the weights do not depend on them.
+  void make_gradients(bool at_once, bool needs_logits) {
+    const shape& s = t_.shape;
+    if (t_.gradient.feature != nullptr && s.classes == 0)
+      launch_rows(device_, s.dims, t_.row_count,
+                  zero_kernel<T>{t_.row_count, s.dims, row_stride(s.gradient_stride, s.dims),
+                                 t_.feature_gradient(0)});
+    const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
+    if (parameters && !t_.targets.is_soft)
+      device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block), rank_kernel<T>{t_});
+    tiles_.for_class_tiles([&] {
+      if (needs_logits)
+        tiles_.make_products();
+      else
+        tiles_.prepare_operands();
+      launch_rows(device_, t_.class_count, t_.parts,
+                  visit_kernel<T>{t_, at_once, needs_logits, parameters, distances});
+      if (t_.gradient.feature != nullptr) multiply_features();
+      if (parameters) sum_samples(distances);
+    });
+  }
+
+  // The classes' part of the features' gradient.
+  void multiply_features() {
+    const std::int64_t dims = t_.shape.dims, stride = row_stride(t_.shape.gradient_stride, dims);
+    if (t_.diagonal()) {
+      const direct_feature_kernel<T> kernel{
+          t_.row_count, t_.class_count, dims,         t_.tile_stride,   stride,
+          t_.tile,      t_.b.centred,   t_.b.inverse, t_.b.scaled_mean, t_.feature_gradient(0)};
+      launch_rows(device_, std::min(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
+      return;
+    }
+    device_.multiply(false, false, t_.row_count, dims, t_.class_count, T(-1), static_cast<const T*>(t_.tile),
+                     t_.tile_stride, static_cast<const T*>(t_.b.operand), dims, T(1), t_.feature_gradient(0),
+                     stride);
+  }
+
+  // The parameters' gradients of the class tile.
+  void sum_samples(bool distances) {
+    const std::int64_t dims = t_.shape.dims, n = t_.class_count;
+    const bool difference = t_.gradient.mean != nullptr, square = t_.diagonal() && t_.wants_log_variance();
+    const bool soft = t_.targets.is_soft;
+    const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
+                                 soft ? t_.b.class_share : nullptr, soft ? t_.b.class_probability : nullptr};
+    launch_rows(device_, std::min(n, mean_columns), ceil_divide(n, mean_columns),
+                sum_parts_kernel<T>{t_.parts, n, sums});
+    if (t_.diagonal() && (difference || square)) {
+      const direct_sums_kernel<T> kernel{t_.row_count,
+                                         n,
+                                         dims,
+                                         t_.tile_stride,
+                                         row_stride(t_.shape.feature_stride, dims),
+                                         t_.tile,
+                                         t_.features(0),
+                                         t_.mixture.mean + t_.first_class * dims,
+                                         t_.b.counts,
+                                         t_.b.differences,
+                                         square ? t_.b.squares : nullptr};
+      launch_rows(device_, std::min(dims, direct_columns), direct_tasks(n, dims), kernel);
+    } else if (difference) {
+      launch_rows(device_, dims, n, begin_sums_kernel<T>{t_});
+      device_.multiply(true, false, n, dims, t_.row_count, T(1), static_cast<const T*>(t_.tile),
+                       t_.tile_stride, static_cast<const T*>(t_.b.centred), dims, T(1), t_.b.differences,
+                       dims);
+    }
+    const std::int64_t parts = t_.targets.is_soft ? 1 : plan_.target_parts;
+    if (parts > 1)
+      launch_rows(device_, dims, n * parts, target_sums_kernel<T>{t_, parts, difference, square});
+    launch_rows(device_, dims, n, parameters_kernel<T>{t_, parts, difference, square});
+  }
+
+  void clear_parameters() {
+    const gradients<T, T>& g = t_.gradient;
+    if (g.accumulate) return;
+    const std::int64_t classes = t_.shape.classes, dims = t_.shape.dims;
+    if (g.mean != nullptr) launch_rows(device_, dims, classes, zero_kernel<T>{classes, dims, dims, g.mean});
+    if (t_.wants_log_variance()) {
+      const std::int64_t each = t_.diagonal() ? dims : 1;
+      launch_rows(device_, each, classes, zero_kernel<T>{classes, each, each, g.log_variance});
+    }
+    if (g.log_prior != nullptr) launch_rows(device_, 1, classes, zero_kernel<T>{classes, 1, 1, g.log_prior});
+  }
+
+  device_tiles<T, Device> tiles_;
+  device_rows<T>& t_;
+  Device& device_;
+  const device_plan& plan_;
+};
+
+}  // namespace lgm::detail

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/row_record.hpp>
+#include <lgm/detail/workspace.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+namespace lgm::detail {
+
+// How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks. Depends on the shape
+// and the limit alone, and so do the bits of the results: which device runs them does not matter.
+struct device_plan {
+  std::int64_t rows = 0;     // samples in a tile
+  std::int64_t classes = 0;  // classes in a tile
+  std::int64_t stride = 0;   // elements between rows of the tile
+  std::int64_t parts =
+      1;  // of a tile's rows: a group visits those of a part in turn, and sums over them by class
+  std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
+  std::int64_t chunks = 1;        // of the classes, for the mean of the means
+  bool whole_rows = true;         // a tile has all classes: three products a step, else four
+
+  // rank_rows compares all pairs of a tile's rows.
+  static constexpr std::int64_t most_rows = std::int64_t(1) << 14;
+  static constexpr std::int64_t useful_rows = 256, enough_rows = 4096;
+  // Of samples, in a task that counts them.
+  static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;
+
+  static std::int64_t count_chunk_of(std::int64_t samples) {
+    return std::max(count_chunk, ceil_divide(samples, count_tasks));
+  }
+
+  // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
+  // often, beat low ones of whole rows.
+  template <class T>
+  static device_plan make(const shape& s, std::size_t tile_bytes, bool forward_only = false);
+
+ private:
+  template <class T>
+  void cut(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
+    constexpr std::int64_t vector = 16 / sizeof(T);
+    rows = tile_rows;
+    classes = tile_classes;
+    stride = ceil_divide(classes, vector) * vector;
+    // One row a group while the sums by class of all rows are small; else eight, so that they are a fraction of the tile.
+    constexpr std::int64_t small = std::int64_t(1) << 18;
+    const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
+    parts = std::clamp<std::int64_t>(std::max(ceil_divide(rows, 8), std::min(rows, small / all)), 1, 2048);
+    // A class has rows / classes samples, if they are even; 16 of them keep a group busy.
+    target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, 64);
+    chunks = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
+  }
+};
+
+// What the kernels of a call share, in the device's memory.
+template <class T>
+struct call_state {
+  T alpha, divisor;    // divisor: what reduction::mean divides by
+  T class_weight_sum;  // of all classes; where label smoothing or class weights ask for it
+  T log_prior_sum;     // score: log sum_k p_k, which eq:log_mixture divides by
+  bool alpha_usable;
+  std::int64_t counted;                      // samples
+  double total, classification, likelihood;  // sums of the losses of the row tiles so far
+  std::int64_t correct;
+};
+
+struct sample_count {
+  double weight;
+  std::int64_t counted;
+};
+
+// The pieces of the workspace; carving and sizing are the same walk.
+template <class T>
+struct device_buffers {
+  call_state<T>* state;         // [1]
+  sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
+  T* chunk_sums;                // [plan.chunks, dims], parts of the sum of the means
+  T* offset;                    // [dims], what features and means are centred on
+  T* centred;                   // [plan.rows, dims]; rows that do not count are zero
+  T* tile;  // [plan.rows, plan.classes], row stride plan.stride: products, then logits, then weights
+  // The classes' operands of the products. Not diagonal: one, [plan.classes, dims], mu' / Lambda. Diagonal: for the logits
+  // 1 / sigma and mu' / sigma, [dims, plan.stride] each, and for the features' gradient 1 / Lambda and mu' / Lambda,
+  // [plan.classes, dims] each.
+  T* operand;
+  T *deviation, *shift, *inverse, *scaled_mean;
+  class_constants<T> constants;  // [plan.classes] each
+  T* bounds;                     // [2], max_scale and max_norm of the constants
+  T* class_sum;       // [plan.parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
+  T* class_distance;  // ... and of w_ik d_ik
+  T* class_share;     // [plan.parts, plan.classes], the same of what soft targets need besides
+  T* class_probability;
+  T* differences;         // [plan.classes, dims], sums of w_ik (x_i - mu_k)
+  T* squares;             // the same of w_ik (x_i - mu_k)^2, diagonal alone
+  T* target_differences;  // [plan.target_parts, plan.classes, dims], the targets' part of those
+  T* target_squares;
+  T* target_scalars;      // [plan.target_parts, plan.classes, 3]
+  row_record<T>* record;  // [plan.rows]
+  std::int64_t *target,
+      *counts;  // [plan.rows]: the target's class, -1: none; 0 for rows that are left out, else 1
+  std::int64_t *ranked_row,
+      *ranked_class;  // [plan.rows], the rows by their targets' classes, those without one last
+
+  device_buffers() = default;
+  device_buffers(arena& a, const device_plan& p, const shape& s) {
+    const std::int64_t d = s.dims;
+    const bool diagonal = s.covariance == covariance::diagonal,
+               spherical = s.covariance == covariance::spherical;
+    const auto take = [&](std::int64_t rows, std::int64_t columns) {
+      return a.take<T>(bounded_product(rows, columns));
+    };
+    state = a.take<call_state<T>>(1);
+    sample_counts = a.take<sample_count>(device_plan::count_tasks);
+    chunk_sums = take(p.chunks, d);
+    offset = take(1, d);
+    centred = take(p.rows, d);
+    tile = take(p.rows, p.stride);
+    operand = deviation = shift = inverse = scaled_mean = nullptr;
+    if (diagonal) {
+      deviation = take(d, p.stride);
+      shift = take(d, p.stride);
+      inverse = take(p.classes, d);
+      scaled_mean = take(p.classes, d);
+    } else {
+      operand = take(p.classes, d);
+    }
+    constants.bias = take(1, p.classes);
+    constants.offset = take(1, p.classes);
+    constants.scale = spherical ? take(1, p.classes) : nullptr;
+    constants.norm = take(1, p.classes);
+    constants.half_log_det = take(1, p.classes);
+    constants.max_scale = constants.max_norm = 0;
+    bounds = take(1, 2);
+    class_sum = take(p.parts, p.classes);
+    class_distance = spherical ? take(p.parts, p.classes) : nullptr;
+    class_share = take(p.parts, p.classes);
+    class_probability = take(p.parts, p.classes);
+    differences = take(p.classes, d);
+    squares = diagonal ? take(p.classes, d) : nullptr;
+    const std::int64_t parts = p.target_parts > 1 ? bounded_product(p.target_parts, p.classes) : 0;
+    target_differences = take(parts, d);
+    target_squares = diagonal ? take(parts, d) : nullptr;
+    target_scalars = take(parts, 3);
+    record = a.take<row_record<T>>(p.rows);
+    target = a.take<std::int64_t>(p.rows);
+    counts = a.take<std::int64_t>(p.rows);
+    ranked_row = a.take<std::int64_t>(p.rows);
+    ranked_class = a.take<std::int64_t>(p.rows);
+  }
+};
+
+template <class T>
+std::size_t device_bytes(const device_plan& p, const shape& s) {
+  arena a;
+  const device_buffers<T> sizes(a, p, s);
+  static_cast<void>(sizes);
+  return a.bytes();
+}
+
+template <class T>
+device_plan device_plan::make(const shape& s, std::size_t tile_bytes, bool forward_only) {
+  device_plan p;
+  const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+  const auto fits = [&](std::int64_t rows, std::int64_t classes) {
+    device_plan q;
+    q.cut<T>(rows, classes, s);
+    return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
+  };
+  // The largest n of [low, high] that fits, low if none does.
+  const auto largest = [](std::int64_t low, std::int64_t high, auto fits_at) {
+    if (fits_at(high)) return high;
+    while (low < high) {
+      const std::int64_t middle = low + (high - low + 1) / 2;
+      if (fits_at(middle))
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    return low;
+  };
+  const std::int64_t most = std::min(s.samples, most_rows);
+  const std::int64_t useful = std::min(most, useful_rows), enough = std::min(most, enough_rows);
+  std::int64_t rows = 0, classes = s.classes;
+  bool whole = fits(useful, classes);
+  if (whole) rows = largest(useful, most, [&](std::int64_t n) { return fits(n, classes); });
+  if (!whole || (forward_only && rows < enough)) {
+    const std::int64_t least = std::min<std::int64_t>(s.classes, 256);
+    rows = largest(1, std::max<std::int64_t>(enough, 1), [&](std::int64_t n) { return fits(n, least); });
+    classes = largest(std::min<std::int64_t>(s.classes, 1), s.classes,
+                      [&](std::int64_t n) { return fits(rows, n); });
+  }
+  // Tiles of even height rather than a small last one.
+  if (s.samples > 0) rows = ceil_divide(s.samples, ceil_divide(s.samples, std::max<std::int64_t>(rows, 1)));
+  p.cut<T>(s.samples > 0 ? rows : 0, classes, s);
+  p.whole_rows = p.classes >= s.classes;
+  return p;
+}
+
+}  // namespace lgm::detail

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/device_plan.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+// What the kernels of the device drivers do with a sample: host_loss.hpp's and host_score.hpp's counterpart. Every function
+// is run by one group. A record that is passed by reference is the lane's own; all lanes' are alike.
+
+namespace lgm::detail {
+
+// What a loss is given besides the features: labels; or soft targets; or the gradient of the logits, and labels if any.
+template <class T>
+struct device_targets {
+  label_view labels;
+  soft_targets<T> soft;
+  const T* slope = nullptr;  // [samples, classes], row stride shape.logits_stride
+  // Not told by the pointers: without classes they may be null.
+  bool is_soft = false, is_given = false;
+};
+
+// What the outputs of a call ask of its rows.
+struct row_wishes {
+  bool report = false;  // losses are written
+  bool find_best = false, gather_excess = false, gather_likelihood = false;
+  bool nearest = false, nearest_is_best = false;  // score
+};
+
+// A tile of a call as its kernels see it: the caller's arrays, the workspace, and where the tile lies. Passed by value.
+template <class T>
+struct device_rows {
+  lgm::shape shape;
+  lgm::mixture<T> mixture;
+  loss_options<T> options;
+  device_targets<T> targets;
+  const T* all_features = nullptr;
+  const T* read_state = nullptr;
+  const T* upstream = nullptr;
+  loss_result<T> result;
+  gradients<T, T> gradient;
+  score_result<T> scores;
+  row_wishes wishes;
+  T uniform_log_prior = 0;
+  T least = numeric<T>::negligible;  // classes with less, by the logarithm of g_k, have no gradients
+
+  device_buffers<T> b;
+  // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
+  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1;
+  T* tile = nullptr;
+  std::int64_t tile_stride = 0;
+
+  LGM_HD bool diagonal() const { return shape.covariance == covariance::diagonal; }
+  LGM_HD bool spherical() const { return shape.covariance == covariance::spherical; }
+  LGM_HD bool wants_log_variance() const {
+    return gradient.log_variance != nullptr && shape.covariance != covariance::identity;
+  }
+  LGM_HD bool wants_parameters() const {
+    return gradient.mean != nullptr || gradient.log_prior != nullptr || wants_log_variance();
+  }
+
+  LGM_HD const T* features(std::int64_t i) const {
+    return all_features + (first_row + i) * row_stride(shape.feature_stride, shape.dims);
+  }
+  LGM_HD T* centred(std::int64_t i) const { return b.centred + i * shape.dims; }
+  LGM_HD T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
+  LGM_HD T* feature_gradient(std::int64_t i) const {
+    return gradient.feature + (first_row + i) * row_stride(shape.gradient_stride, shape.dims);
+  }
+  LGM_HD const T* slope(std::int64_t i) const {
+    return targets.slope + (first_row + i) * row_stride(shape.logits_stride, shape.classes);
+  }
+  LGM_HD class_parameters<T> parameters_of(std::int64_t k) const { return {shape, mixture, k}; }
+  LGM_HD T log_prior(std::int64_t k) const {
+    return mixture.log_prior != nullptr ? mixture.log_prior[k] : uniform_log_prior;
+  }
+  // The constants of the tile's classes with the bounds that a kernel of their own has found.
+  LGM_HD class_constants<T> constants() const {
+    class_constants<T> c = b.constants;
+    c.max_scale = b.bounds[0];
+    c.max_norm = b.bounds[1];
+    return c;
+  }
+  // d_k of row i and class k of the tile, from the differences; by one lane.
+  LGM_HD auto direct(std::int64_t i) const {
+    return [this, i](std::int64_t k) {
+      return T(0.5) *
+             squared_distance(serial_group{}, shape.dims, features(i), parameters_of(first_class + k));
+    };
+  }
+
+  // Without labels, as if all were ignored.
+  LGM_HD std::int64_t label(std::int64_t sample) const {
+    return targets.labels.is_null() ? options.ignore_label : targets.labels[sample];
+  }
+  // Nobody can look at labels before a device answers: one that is no class costs its own sample alone.
+  LGM_HD bool is_bad(std::int64_t label) const {
+    return !targets.is_soft && label != options.ignore_label && (label < 0 || label >= total_classes(shape));
+  }
+  LGM_HD T sample_weight(std::int64_t sample) const {
+    return options.sample_weight != nullptr ? options.sample_weight[sample] : T(1);
+  }
+  // What reduction::mean counts a sample as; 0 where it does not count.
+  LGM_HD sample_count count_of(std::int64_t sample) const {
+    const std::int64_t z = label(sample);
+    if (!targets.is_soft && (z == options.ignore_label || is_bad(z))) return {0, 0};
+    double weight = static_cast<double>(sample_weight(sample));
+    if (!targets.is_soft && options.class_weight != nullptr)
+      weight *= static_cast<double>(options.class_weight[z]);
+    return {weight, 1};
+  }
+
+  // The index in the class tile of the target of row i, -1 where it is not there.
+  LGM_HD std::int64_t local_target(std::int64_t i) const {
+    const std::int64_t z = b.target[i] - first_class;
+    return b.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
+  }
+  LGM_HD const T* class_weights() const {
+    return options.class_weight == nullptr ? nullptr : options.class_weight + shape.class_begin + first_class;
+  }
+  LGM_HD soft_row<T> soft(std::int64_t i) const {
+    const T smoothing = options.label_smoothing, classes = static_cast<T>(total_classes(shape));
+    return {
+        targets.soft.data + (first_row + i) * row_stride(targets.soft.stride, shape.classes) + first_class,
+        class_weights(), T(1) - smoothing, smoothing / classes, b.state->alpha};
+  }
+  LGM_HD T incoming(std::int64_t i) const {
+    if (!b.state->alpha_usable) return T(0);
+    return upstream == nullptr ? T(1) : upstream[options.reduction == reduction::none ? first_row + i : 0];
+  }
+
+  // Prepares row i: centres its features and, where its target is a class of this call, takes what the target says from
+  // the differences. Rows that do not count are not read.
+  template <class Group>
+  LGM_HD void prepare(const Group& group, std::int64_t i) const {
+    const std::int64_t sample = first_row + i, z = label(sample);
+    row_record<T> r;
+    const bool labelled = !targets.is_soft && z != options.ignore_label && !is_bad(z);
+    if (labelled) {
+      const T weight = options.class_weight != nullptr ? options.class_weight[z] : T(1);
+      r.coefficients = label_coefficients<T>(sample_weight(sample), weight, b.state->class_weight_sum,
+                                             options.label_smoothing, total_classes(shape));
+    }
+    const std::int64_t local = local_class(shape, z);
+    const bool here = labelled && local >= 0;
+    if (!here) r.target.logit = -numeric<T>::infinity;
+    take(group, i, targets.is_given ? needs_features(group, i, here) : labelled || targets.is_soft,
+         here ? local : -1, r);
+    if (targets.is_given) weigh_given(i, here ? local : -1, r);
+    keep(group, i, r);
+  }
+  // Row i of a call that scores, or writes logits.
+  template <class Group>
+  LGM_HD void prepare_plain(const Group& group, std::int64_t i) const {
+    const std::int64_t z = label(first_row + i);
+    row_record<T> r;
+    take(group, i, true, z != options.ignore_label && !is_bad(z) ? local_class(shape, z) : -1, r);
+    keep(group, i, r);
+  }
+
+  // Adds the classes of the tile to the row's evidence.
+  template <class Group, class Row>
+  LGM_HD void gather(const Group& group, std::int64_t i, Row& row, row_record<T>& r) const {
+    const class_constants<T> c = constants();
+    const std::int64_t target = local_target(i);
+    T top = finish_logits(group, row, c, r.half_norm, target, larger(r.evidence.others.max, r.target.logit),
+                          direct(i));
+    row_evidence<T> e;
+    if (targets.is_soft) {
+      if (wishes.find_best) note_best(group, i, row, top, r);
+      const soft_row<T> q = soft(i);
+      top = add_soft_margin(group, row, c, r.half_norm, q, r.evidence.others.max, direct(i));
+      e = evidence_of(group, row, top, first_class, false);
+      add_excess(
+          group, row, [&](auto k) { return q.coefficient(k); }, e);
+      if (wishes.gather_likelihood) r.likelihood += soft_likelihood(group, row, c, q);
+    } else {
+      e = evidence_of(group, row, top, first_class, wishes.find_best);
+      if (wishes.gather_excess) {
+        const T* const weight = class_weights();
+        const T each = r.coefficients.smoothing;
+        add_excess(
+            group, row,
+            [&](std::int64_t k) { return k == target         ? T(0)
+                                         : weight == nullptr ? each
+                                                             : each * weight[k]; },
+            e);
+      }
+    }
+    r.evidence.merge(e);
+  }
+
+  // The row's state once all class tiles are in, or as it is given, and what follows from it: losses, and what the
+  // gradients are multiplied by.
+  template <class Group>
+  LGM_HD void settle(const Group& group, std::int64_t i, row_record<T>& r) const {
+    const T* const state = read_state == nullptr ? nullptr : read_state + 2 * (first_row + i);
+    const T others = state == nullptr ? r.evidence.others.value() : state[1];
+    if (targets.is_soft) {
+      r.total = state == nullptr ? r.evidence.coefficient : std::exp(state[0]);
+    } else {
+      r.total = r.coefficients.total();
+      if (state != nullptr) r.target.logit = state[0];
+    }
+    const rest_terms<T> terms(rest(others, r.target.logit));
+    r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
+    if (wishes.report) write_losses(group, i, others, terms, r);
+    if (b.counts[i] == 0) return;
+    r.upstream = incoming(i) / b.state->divisor;
+    if (targets.is_soft) r.upstream *= sample_weight(first_row + i);
+    if (b.target[i] < 0) return;
+    weigh_target(r, r.coefficients.miss(terms.target_miss()), options.lambda * r.coefficients.likelihood);
+  }
+
+  // Turns the row's logits (finished) or products into weights; returns what begin_feature_gradient needs of them.
+  template <class Group, class Row>
+  LGM_HD T weigh(const Group& group, std::int64_t i, Row& row, bool finished, bool needs_logits,
+                 const row_record<T>& r, const class_sum_rows<T>& sums) const {
+    const class_constants<T> c = constants();
+    const std::int64_t target = local_target(i);
+    const T known = r.log_evidence.anchor, none = -numeric<T>::infinity;
+    if (targets.is_given) {
+      const T* const g = slope(i) + first_class;
+      if (needs_logits) {
+        finish_logits(group, row, c, r.half_norm, -1, none, direct(i));
+        // Without a margin this only makes exact the distances that g weighs.
+        const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
+        add_soft_margin(group, row, c, r.half_norm, weighed, none, direct(i));
+      }
+      return finish_given_weights(group, row, c, g, -r.upstream, target, sums);
+    }
+    if (targets.is_soft) {
+      const soft_row<T> q = soft(i);
+      if (!finished) {
+        finish_logits(group, row, c, r.half_norm, -1, known, direct(i));
+        add_soft_margin(group, row, c, r.half_norm, q, known, direct(i));
+      }
+      return finish_soft_weights(group, row, c, r.log_evidence, q, r.total, options.lambda, r.upstream, sums);
+    }
+    if (!finished) finish_logits(group, row, c, r.half_norm, target, known, direct(i));
+    return finish_weights(group, row, c, r.log_evidence, -r.upstream * r.total,
+                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least);
+  }
+  // What the features' gradient of row i has besides the products; from the first class tile on they add up.
+  template <class Group>
+  LGM_HD void begin_gradient(const Group& group, std::int64_t i, const row_record<T>& r, T weight_sum) const {
+    if (gradient.feature == nullptr) return;
+    const std::int64_t z = local_target(i);
+    const class_parameters<T> target = parameters_of(first_class + (z < 0 ? 0 : z));
+    begin_feature_gradient(group, shape.dims, features(i), centred(i), diagonal() ? T(0) : weight_sum,
+                           z < 0 ? nullptr : &target, r.weight, first_class > 0, feature_gradient(i));
+  }
+  // Of a row that does not count.
+  template <class Group>
+  LGM_HD void clear(const Group& group, std::int64_t i) const {
+    T *const row = tile_row(i), *const out = gradient.feature == nullptr ? nullptr : feature_gradient(i);
+    group.for_each(class_count, [&](std::int64_t k) { row[k] = T(0); });
+    group.for_each(out != nullptr && first_class == 0 ? shape.dims : 0,
+                   [&](std::int64_t j) { out[j] = T(0); });
+  }
+
+  // Score: the nearest class, before the products of the row become logits. scratch [class_count].
+  template <class Group, class Row>
+  LGM_HD void gather_nearest(const Group& group, std::int64_t i, const Row& row, T* scratch,
+                             row_record<T>& r) const {
+    const nearest_class<T> found =
+        nearest_of(group, row, constants(), r.half_norm, first_class, direct(i), scratch);
+    if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+  }
+  template <class Group>
+  LGM_HD void write_scores(const Group& group, std::int64_t i, const row_record<T>& r) const {
+    const std::int64_t k = r.evidence.best, at = first_row + i;
+    const T none = numeric<T>::not_a_number;
+    T posterior = none, distance = none, density = none, nearest = none;
+    const auto squared = [&](std::int64_t c) {
+      return squared_distance(group, shape.dims, features(i), parameters_of(c));
+    };
+    if (k >= 0) {
+      posterior = T(1) / r.evidence.others.sum;
+      if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || wishes.nearest_is_best)
+        distance = squared(k);
+      density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, parameters_of(k)), shape.dims);
+    }
+    if (wishes.nearest_is_best) {
+      // Where no class is the best, all distances overflow or are no numbers, and any will do.
+      if (shape.classes > 0) nearest = k >= 0 ? distance : squared(0);
+    } else if (scores.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
+      nearest = squared(r.nearest.index);
+    }
+    group.once([&] {
+      if (scores.predicted != nullptr) scores.predicted[at] = k < 0 ? k : shape.class_begin + k;
+      if (scores.posterior != nullptr) scores.posterior[at] = posterior;
+      if (scores.log_density != nullptr) scores.log_density[at] = density;
+      if (scores.log_mixture != nullptr)
+        scores.log_mixture[at] = log_mixture(r.evidence.others.value(), b.state->log_prior_sum, shape.dims);
+      if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
+      if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
+    });
+  }
+
+  template <class Group>
+  LGM_HD void keep(const Group& group, std::int64_t i, const row_record<T>& r) const {
+    group.once([&] { b.record[i] = r; });
+  }
+
+ private:
+  template <class Group>
+  LGM_HD void take(const Group& group, std::int64_t i, bool counts, std::int64_t target,
+                   row_record<T>& r) const {
+    group.once([&] {
+      b.target[i] = counts ? target : -1;
+      b.counts[i] = counts ? 1 : 0;
+    });
+    T* const out = centred(i);
+    if (!counts) {
+      group.for_each(shape.dims, [&](std::int64_t j) { out[j] = T(0); });
+      return;
+    }
+    const T half_norm = centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out);
+    r.half_norm = diagonal() ? T(0) : half_norm;
+    if (target >= 0)
+      r.target =
+          target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha);
+  }
+  // With a given slope, a row of zeros and without a likelihood has no gradient, whatever its features.
+  template <class Group>
+  LGM_HD bool needs_features(const Group& group, std::int64_t i, bool has_target) const {
+    const T* const g = slope(i);
+    const bool slopes =
+        group.reduce(
+            shape.classes, std::int64_t(0),
+            [&](std::int64_t k) { return std::int64_t(g[k] == T(0) ? 0 : 1); }, maximum{}) != 0;
+    return slopes || (has_target && options.lambda != T(0));
+  }
+
+  // Of a row without margin: its best class, and the class with the largest soft target.
+  template <class Group, class Row>
+  LGM_HD void note_best(const Group& group, std::int64_t i, const Row& row, T top, row_record<T>& r) const {
+    const row_evidence<T> best = evidence_of(group, row, top, first_class, true);
+    if (best.best >= 0 && (r.best.index < 0 || best.others.max > r.best.value)) {
+      r.best.index = best.best;
+      r.best.value = best.others.max;
+    }
+    const T* const q = soft(i).target;
+    const T most = group.reduce(
+        class_count, -numeric<T>::infinity, [&](std::int64_t k) { return q[k]; }, maximum{});
+    const std::int64_t k = group.reduce(
+        class_count, class_count, [&](std::int64_t c) { return q[c] == most ? c : class_count; }, minimum{});
+    if (k < class_count && (r.wanted.index < 0 || most > r.wanted.value)) {
+      r.wanted.index = first_class + k;
+      r.wanted.value = most;
+    }
+  }
+
+  template <class Group>
+  LGM_HD void write_losses(const Group& group, std::int64_t i, T others, const rest_terms<T>& terms,
+                           row_record<T>& r) const {
+    const std::int64_t at = first_row + i;
+    const bool counts = b.counts[i] != 0;
+    T classification = 0, likelihood = 0, total = 0;
+    if (counts) {
+      if (targets.is_soft) {
+        classification = sample_weight(at) * r.evidence.excess_under(r.log_evidence);
+        likelihood = sample_weight(at) * r.likelihood;
+      } else {
+        const bool here = b.target[i] >= 0, merged = read_state != nullptr;
+        if (here) {
+          classification = r.coefficients.target * terms.classification_loss();
+          likelihood = r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
+        }
+        if (wishes.gather_excess && (here || merged))
+          classification += r.evidence.excess_under(r.log_evidence);
+      }
+    }
+    if ((counts && !b.state->alpha_usable) || is_bad(label(at)))
+      classification = likelihood = numeric<T>::not_a_number;
+    total = total_loss(classification, options.lambda, likelihood);
+    const bool correct = counts && wishes.find_best && is_correct(group, i, r);
+    r.losses.total = total;
+    r.losses.classification = classification;
+    r.losses.likelihood = likelihood;
+    r.losses.correct = correct;
+    group.once([&] {
+      const bool each = options.reduction == reduction::none;
+      if (each && result.total != nullptr) result.total[at] = total;
+      if (each && result.classification != nullptr) result.classification[at] = classification;
+      if (each && result.likelihood != nullptr) result.likelihood[at] = likelihood;
+      if (result.row_state != nullptr) {
+        const T first = targets.is_soft ? std::log(r.total) : r.target.logit;
+        result.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
+        result.row_state[2 * at + 1] = counts ? others : -numeric<T>::infinity;
+      }
+      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? r.log_evidence.value() : T(0);
+    });
+  }
+
+  // Whether the target has the largest logit without margin. Near a tie the product's rounding must not
+  // decide, so both are then computed from the differences, as a label's logit always is.
+  template <class Group>
+  LGM_HD bool is_correct(const Group& group, std::int64_t i, const row_record<T>& r) const {
+    const auto exact = [&](std::int64_t k) {
+      return target_of(group, shape.dims, features(i), parameters_of(k), log_prior(k), T(0)).logit;
+    };
+    const std::int64_t z = targets.is_soft ? r.wanted.index : b.target[i];
+    const std::int64_t k = targets.is_soft ? r.best.index : r.evidence.best;
+    if (z < 0) return false;
+    if (z == k) return true;
+    const T target = targets.is_soft ? exact(z) : r.target.logit_without_margin;
+    T best = targets.is_soft ? r.best.value : r.evidence.others.max;
+    if (k >= 0 && std::fabs(target - best) <= T(1e-3) * (T(1) + std::fabs(best))) best = exact(k);
+    return target > best || (target == best && (k < 0 || z < k));
+  }
+
+  // Where the slope of the logits is the caller's. `target` is that of the row, which counts or not.
+  LGM_HD void weigh_given(std::int64_t i, std::int64_t target, row_record<T>& r) const {
+    r.upstream = incoming(i);
+    if (target < 0) return;
+    const T likelihood =
+        options.lambda == T(0) ? T(0) : options.lambda * r.coefficients.likelihood / b.state->divisor;
+    weigh_target(r, -slope(i)[target], likelihood);
+  }
+  LGM_HD void weigh_target(row_record<T>& r, T miss, T lambda) const {
+    r.weight = r.upstream * target_weight(miss, b.state->alpha, lambda);
+    r.share = r.upstream * (miss + lambda);
+    r.miss = r.upstream * miss;
+  }
+};
+
+}  // namespace lgm::detail

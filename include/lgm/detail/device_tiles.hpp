@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <lgm/column.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/device_direct.hpp>
+#include <lgm/detail/device_plan.hpp>
+#include <lgm/detail/device_rows.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+// What all device functions that look at samples and classes share: a call cut into tiles, the classes' operands, and the
+// products made in them. What is done with the rows of a tile is in device_loss.hpp and device_score.hpp.
+
+namespace lgm::detail {
+
+// The samples of a task that count.
+template <class T>
+struct count_kernel {
+  device_rows<T> t;
+  std::int64_t chunk;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t first = task * chunk, n = smaller(chunk, t.shape.samples - first);
+    const double weight = group.reduce(
+        n, 0.0, [&](std::int64_t i) { return t.count_of(first + i).weight; }, plus{});
+    const std::int64_t counted = group.reduce(
+        n, std::int64_t(0), [&](std::int64_t i) { return t.count_of(first + i).counted; }, plus{});
+    group.once([&] { t.b.sample_counts[task] = {weight, counted}; });
+  }
+};
+
+// The call's state before its first tile.
+template <class T>
+struct begin_kernel {
+  device_rows<T> t;
+  std::int64_t count_tasks;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t) const {
+    const loss_options<T>& o = t.options;
+    const double weights = group.reduce(
+        count_tasks, 0.0, [&](std::int64_t i) { return t.b.sample_counts[i].weight; }, plus{});
+    const std::int64_t counted = group.reduce(
+        count_tasks, std::int64_t(0), [&](std::int64_t i) { return t.b.sample_counts[i].counted; }, plus{});
+    const std::int64_t all = total_classes(t.shape);
+    T class_weights = static_cast<T>(all);
+    if (o.class_weight != nullptr && o.label_smoothing != T(0))
+      class_weights = static_cast<T>(group.reduce(
+          all, 0.0, [&](std::int64_t k) { return static_cast<double>(o.class_weight[k]); }, plus{}));
+    const T priors = t.scores.log_mixture != nullptr ? log_sum_of_priors(group) : T(0);
+    group.once([&] {
+      call_state<T>& s = *t.b.state;
+      const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+      s.alpha_usable = usable_factor(alpha);
+      s.alpha = s.alpha_usable ? alpha : T(0);
+      s.divisor = o.reduction != reduction::mean ? T(1)
+                  : o.normalizer != nullptr      ? *o.normalizer
+                                                 : static_cast<T>(weights);
+      s.class_weight_sum = class_weights;
+      s.log_prior_sum = priors;
+      s.counted = counted;
+      s.total = s.classification = s.likelihood = 0;
+      s.correct = 0;
+    });
+  }
+
+ private:
+  // The priors of a shard are taken as they are.
+  template <class Group>
+  LGM_HD T log_sum_of_priors(const Group& group) const {
+    const T* const p = t.mixture.log_prior;
+    if (p == nullptr || t.shape.classes != total_classes(t.shape)) return T(0);
+    log_sum<T> sum;
+    sum.max = group.reduce(
+        t.shape.classes, -numeric<T>::infinity, [&](std::int64_t k) { return p[k]; }, maximum{});
+    const T anchor = sum.anchor();
+    sum.sum = group.reduce(
+        t.shape.classes, T(0), [&](std::int64_t k) { return std::exp(p[k] - anchor); }, plus{});
+    return sum.value();
+  }
+};
+
+// Parts of the sum of all means, a lane a dimension; a task has a chunk of the classes and some dimensions.
+constexpr std::int64_t mean_columns = 256;
+template <class T>
+struct mean_chunk_kernel {
+  std::int64_t classes, dims, chunks;
+  const T* mean;
+  T* sums;  // [chunks, dims]
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t chunk = task % chunks, begin = task / chunks * mean_columns;
+    const std::int64_t first = classes * chunk / chunks, last = classes * (chunk + 1) / chunks;
+    const T share = T(1) / static_cast<T>(classes);
+    group.for_each(smaller(mean_columns, dims - begin), [&](std::int64_t c) {
+      T sum = 0;
+      for (std::int64_t k = first; k < last; ++k) sum = fused(share, mean[k * dims + begin + c], sum);
+      sums[chunk * dims + begin + c] = sum;
+    });
+  }
+};
+
+// out [columns] = the sum of rows [rows, columns].
+template <class T>
+struct sum_rows_kernel {
+  std::int64_t rows, columns;
+  const T* in;
+  T* out;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t begin = task * mean_columns;
+    group.for_each(smaller(mean_columns, columns - begin), [&](std::int64_t c) {
+      T sum = 0;
+      for (std::int64_t r = 0; r < rows; ++r) sum += in[r * columns + begin + c];
+      out[begin + c] = sum;
+    });
+  }
+};
+
+// The operands and constants of class task of the tile.
+template <class T>
+struct operand_kernel {
+  device_rows<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t c) const {
+    const std::int64_t dims = t.shape.dims, k = t.first_class + c, stride = t.tile_stride;
+    const class_parameters<T> p = t.parameters_of(k);
+    const T h = half_log_det(group, dims, p), bias = t.log_prior(k) - h;
+    const T* const centre = t.b.offset;
+    T scale = 1, norm = 0;
+    if (t.diagonal()) {
+      group.for_each(dims, [&](std::int64_t j) {
+        const T v = p.log_variance != nullptr ? p.log_variance[j] : T(0), mean = p.mean[j] - centre[j];
+        t.b.deviation[j * stride + c] = inverse_deviation(v);
+        t.b.shift[j * stride + c] = mean * inverse_deviation(v);
+        t.b.inverse[c * dims + j] = inverse_variance(v);
+        t.b.scaled_mean[c * dims + j] = mean * inverse_variance(v);
+      });
+    } else {
+      if (p.log_variance != nullptr) scale = inverse_variance(*p.log_variance);
+      norm = centre_class(group, dims, p, centre, scale, t.b.operand + c * dims);
+    }
+    group.once([&] {
+      const class_constants<T>& constants = t.b.constants;
+      constants.half_log_det[c] = h;
+      constants.bias[c] = bias;
+      constants.norm[c] = norm;
+      constants.offset[c] = bias - T(0.5) * norm;
+      if (constants.scale != nullptr) constants.scale[c] = scale;
+    });
+  }
+};
+
+// The bounds of the tile's cancellation.
+template <class T>
+struct bounds_kernel {
+  device_rows<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t) const {
+    const class_constants<T>& c = t.b.constants;
+    T scale = 1;
+    if (c.scale != nullptr)
+      scale = group.reduce(
+          t.class_count, T(0), [&](std::int64_t k) { return c.scale[k]; }, maximum{});
+    const T norm = group.reduce(
+        t.class_count, T(0), [&](std::int64_t k) { return c.norm[k]; }, maximum{});
+    group.once([&] {
+      t.b.bounds[0] = scale;
+      t.b.bounds[1] = norm;
+    });
+  }
+};
+
+template <class T, class Device>
+class device_tiles {
+ public:
+  device_tiles(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
+               const T* features, const workspace& w)
+      : device_(device), plan_(plan) {
+    arena pieces(w);
+    t.b = device_buffers<T>(pieces, plan, s);
+    t.shape = s;
+    t.mixture = m;
+    t.all_features = features;
+    t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
+    t.parts = plan.parts;
+  }
+
+  // What the kernels are given.
+  device_rows<T> t;
+
+  const device_plan& plan() const { return plan_; }
+  Device& device() { return device_; }
+
+  // Counts the samples, and sets the state of the call.
+  void begin() {
+    const std::int64_t chunk = device_plan::count_chunk_of(t.shape.samples),
+                       tasks = ceil_divide(t.shape.samples, chunk);
+    device_.template launch<256>(256, tasks, count_kernel<T>{t, chunk});
+    device_.template launch<256>(256, 1, begin_kernel<T>{t, tasks});
+  }
+
+  // f() for each row tile, and f() for each class tile within one.
+  template <class F>
+  void for_row_tiles(std::int64_t samples, F f) {
+    if (samples > 0) centre();
+    for (t.first_row = 0; t.first_row < samples; t.first_row += plan_.rows) {
+      t.row_count = std::min(plan_.rows, samples - t.first_row);
+      t.parts = std::min(plan_.parts, t.row_count);
+      f();
+    }
+  }
+  template <class F>
+  void for_class_tiles(F f) {
+    for (t.first_class = 0; t.first_class < t.shape.classes; t.first_class += plan_.classes) {
+      t.class_count = std::min(plan_.classes, t.shape.classes - t.first_class);
+      t.tile = t.b.tile;
+      t.tile_stride = plan_.stride;
+      f();
+    }
+  }
+  bool is_last_class_tile() const { return t.first_class + t.class_count == t.shape.classes; }
+
+  // The classes' operands and constants of the tile, unless they are at hand.
+  void prepare_operands() {
+    if (held_first_ == t.first_class && held_count_ == t.class_count) return;
+    held_first_ = t.first_class;
+    held_count_ = t.class_count;
+    device_rows<T> own = t;
+    own.tile_stride = plan_.stride;
+    launch_rows(device_, t.shape.dims, t.class_count, operand_kernel<T>{own});
+    device_.template launch<256>(256, 1, bounds_kernel<T>{own});
+  }
+
+  // The products of the tile, not yet logits.
+  void make_products() {
+    prepare_operands();
+    const std::int64_t dims = t.shape.dims;
+    if (t.diagonal()) {
+      const direct_logits_kernel<T> kernel{t.row_count, t.class_count, dims,      plan_.stride, t.tile_stride,
+                                           t.b.centred, t.b.deviation, t.b.shift, t.tile};
+      launch_rows(device_, std::min(t.class_count, direct_columns), direct_tasks(t.row_count, t.class_count),
+                  kernel);
+      return;
+    }
+    device_.multiply(false, true, t.row_count, t.class_count, dims, T(1), static_cast<const T*>(t.b.centred),
+                     dims, static_cast<const T*>(t.b.operand), dims, T(0), t.tile, t.tile_stride);
+  }
+
+ private:
+  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the products.
+  void centre() {
+    const std::int64_t dims = t.shape.dims, blocks = ceil_divide(dims, mean_columns), chunks = plan_.chunks;
+    T* const sums = chunks == 1 ? t.b.offset : t.b.chunk_sums;
+    launch_rows(device_, std::min(dims, mean_columns), blocks * chunks,
+                mean_chunk_kernel<T>{t.shape.classes, dims, chunks, t.mixture.mean, sums});
+    if (chunks > 1)
+      launch_rows(device_, std::min(dims, mean_columns), blocks,
+                  sum_rows_kernel<T>{chunks, dims, sums, t.b.offset});
+  }
+
+  Device& device_;
+  const device_plan& plan_;
+  // The classes whose operands the workspace holds.
+  std::int64_t held_first_ = -1, held_count_ = 0;
+};
+
+}  // namespace lgm::detail
