@@ -75,7 +75,8 @@ TEST_CASE_TEMPLATE("every extra, with labels and soft targets", T, float, double
 }
 
 TEST_CASE_TEMPLATE("few classes with many samples, and many classes with few", T, float, double) {
-  for (const auto& sizes : {sizes3{700, 3, 5}, sizes3{9, 900, 6}, sizes3{300, 40, 20}})
+  for (const auto& sizes :
+       {sizes3{700, 3, 5}, sizes3{9, 900, 6}, sizes3{300, 40, 20}, sizes3{20, 100, 90}, sizes3{60, 9, 1000}})
     for (const auto covariance : covariances) {
       CAPTURE(name_of(covariance));
       CAPTURE(sizes.samples);
@@ -91,26 +92,45 @@ TEST_CASE_TEMPLATE("few classes with many samples, and many classes with few", T
 
 // What lanes do with their own variables, and the barriers between their stores and loads.
 TEST_CASE("groups of lanes give what one thread gives, in any order of lanes and tasks") {
+  // Small enough for two launches, and not.
+  for (const auto& sizes : {sizes3{7, 9, 5}, sizes3{3, 6, 1500}})
+    for (const auto covariance : covariances)
+      for (const bool soft : {false, true}) {
+        CAPTURE(name_of(covariance));
+        CAPTURE(sizes.dims);
+        CAPTURE(soft);
+        auto p = make_problem<double>(44, strided_shape(sizes, covariance),
+                                      margin_options<double>(lgm::reduction::mean));
+        give(p, 5, {true, true, false, 0.1, soft});
+        const expectation<double> expected(p);
+        for (const std::size_t tile_bytes : {std::size_t{64} << 20, std::size_t{1}})
+          for (const auto groups : {task_groups::emulated, task_groups::threads}) {
+            auto c = device_context_of(groups, tile_bytes),
+                 reversed = device_context_of(groups, tile_bytes, true);
+            reversed.device.order = lane_order::reverse;
+            outputs<double> out(p), other(p);
+            REQUIRE(forward_backward(c, p, out) == status::success);
+            REQUIRE(forward_backward(reversed, p, other) == status::success);
+            out.check_intact();
+            expected.check_all(out);
+            out.check_same_bits(other);
+          }
+      }
+}
+
+TEST_CASE("a small problem with labels takes two launches and no product") {
   for (const auto covariance : covariances)
-    for (const bool soft : {false, true}) {
+    for (const auto& sizes : {sizes3{128, 10, 2}, sizes3{128, 10, 64}, sizes3{256, 100, 64}}) {
       CAPTURE(name_of(covariance));
-      CAPTURE(soft);
-      auto p = make_problem<double>(44, strided_shape({7, 9, 5}, covariance),
-                                    margin_options<double>(lgm::reduction::mean));
-      give(p, 5, {true, true, false, 0.1, soft});
-      const expectation<double> expected(p);
-      for (const std::size_t tile_bytes : {std::size_t{64} << 20, std::size_t{1}})
-        for (const auto groups : {task_groups::emulated, task_groups::threads}) {
-          auto c = device_context_of(groups, tile_bytes),
-               reversed = device_context_of(groups, tile_bytes, true);
-          reversed.device.order = lane_order::reverse;
-          outputs<double> out(p), other(p);
-          REQUIRE(forward_backward(c, p, out) == status::success);
-          REQUIRE(forward_backward(reversed, p, other) == status::success);
-          out.check_intact();
-          expected.check_all(out);
-          out.check_same_bits(other);
-        }
+      CAPTURE(sizes.classes);
+      const auto p = make_problem<float>(50, strided_shape(sizes, covariance),
+                                         margin_options<float>(lgm::reduction::mean));
+      auto c = device_context_of(task_groups::serial);
+      outputs<float> out(p);
+      REQUIRE(forward_backward(c, p, out) == status::success);
+      CHECK(c.device.launches == 2);
+      CHECK(c.device.products == 0);
+      check_all(p, out);
     }
 }
 

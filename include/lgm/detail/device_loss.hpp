@@ -9,6 +9,7 @@
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_direct.hpp>
 #include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/device_small.hpp>
 #include <lgm/detail/device_tiles.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
@@ -24,7 +25,7 @@ struct prepare_kernel {
   device_rows<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
-    t.prepare(group, i);
+    t.keep(group, i, t.prepare(group, i));
   }
 };
 
@@ -259,42 +260,13 @@ struct parameters_kernel {
   }
 };
 
-// Adds the losses of the tile, in double, and with the last tile writes what is asked for.
 template <class T>
 struct losses_kernel {
   device_rows<T> t;
   bool last;
-
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
-    const row_record<T>* const record = t.b.record;
-    const auto sum = [&](auto field) {
-      return group.reduce(
-          t.row_count, 0.0, [&](std::int64_t i) { return static_cast<double>(field(record[i].losses)); },
-          plus{});
-    };
-    const double total = sum([](const row_losses<T>&l) { return l.total; }),
-                 classification = sum([](const row_losses<T>&l) { return l.classification; }),
-                 likelihood = sum([](const row_losses<T>&l) { return l.likelihood; });
-    const std::int64_t correct = group.reduce(
-        t.row_count, std::int64_t(0),
-        [&](std::int64_t i) { return std::int64_t(record[i].losses.correct ? 1 : 0); }, plus{});
-    group.once([&] {
-      call_state<T>& s = *t.b.state;
-      s.total += total;
-      s.classification += classification;
-      s.likelihood += likelihood;
-      s.correct += correct;
-      if (!last) return;
-      const loss_result<T>& out = t.result;
-      if (out.counted != nullptr) *out.counted = s.counted;
-      if (out.correct != nullptr) *out.correct = s.correct;
-      if (t.options.reduction == reduction::none) return;
-      const double d = static_cast<double>(s.divisor);
-      if (out.total != nullptr) *out.total = static_cast<T>(s.total / d);
-      if (out.classification != nullptr) *out.classification = static_cast<T>(s.classification / d);
-      if (out.likelihood != nullptr) *out.likelihood = static_cast<T>(s.likelihood / d);
-    });
+    t.add_losses(group, last);
   }
 };
 
@@ -348,6 +320,10 @@ class device_loss {
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
     const bool at_once = gather && differentiate && plan_.whole_rows && s.classes > 0;
 
+    if (at_once && report && !soft && device_plan::is_small(s) && plan_.rows == s.samples) {
+      run_small(device_, t_);
+      return;
+    }
     tiles_.begin();
     if (s.samples == 0) clear_parameters();
     tiles_.for_row_tiles(visit ? s.samples : 0, [&] {

@@ -36,6 +36,12 @@ struct device_plan {
 
   // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
   // often, beat low ones of whole rows.
+  // Whether the launches would take longer than the work: device_small.hpp has two for all of it.
+  static bool is_small(const shape& s) {
+    constexpr std::int64_t most = std::int64_t(1) << 13;
+    return s.samples > 0 && s.samples <= 4096 && s.dims > 0 && bounded_product(s.classes, s.dims) <= most;
+  }
+
   template <class T>
   static device_plan make(const shape& s, std::size_t tile_bytes, bool forward_only = false);
 
@@ -66,6 +72,7 @@ struct call_state {
   std::int64_t counted;                      // samples
   double total, classification, likelihood;  // sums of the losses of the row tiles so far
   std::int64_t correct;
+  T max_scale, max_norm;  // of the class tile's constants
 };
 
 struct sample_count {
@@ -76,7 +83,8 @@ struct sample_count {
 // The pieces of the workspace; carving and sizing are the same walk.
 template <class T>
 struct device_buffers {
-  call_state<T>* state;         // [1]
+  call_state<T>*
+      state;  // [1 + plan.parts], the first one that of the call, the others for groups that keep their own
   sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
   T* chunk_sums;                // [plan.chunks, dims], parts of the sum of the means
   T* offset;                    // [dims], what features and means are centred on
@@ -88,7 +96,6 @@ struct device_buffers {
   T* operand;
   T *deviation, *shift, *inverse, *scaled_mean;
   class_constants<T> constants;  // [plan.classes] each
-  T* bounds;                     // [2], max_scale and max_norm of the constants
   T* class_sum;       // [plan.parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
   T* class_distance;  // ... and of w_ik d_ik
   T* class_share;     // [plan.parts, plan.classes], the same of what soft targets need besides
@@ -112,7 +119,7 @@ struct device_buffers {
     const auto take = [&](std::int64_t rows, std::int64_t columns) {
       return a.take<T>(bounded_product(rows, columns));
     };
-    state = a.take<call_state<T>>(1);
+    state = a.take<call_state<T>>(1 + p.parts);
     sample_counts = a.take<sample_count>(device_plan::count_tasks);
     chunk_sums = take(p.chunks, d);
     offset = take(1, d);
@@ -133,7 +140,6 @@ struct device_buffers {
     constants.norm = take(1, p.classes);
     constants.half_log_det = take(1, p.classes);
     constants.max_scale = constants.max_norm = 0;
-    bounds = take(1, 2);
     class_sum = take(p.parts, p.classes);
     class_distance = spherical ? take(p.parts, p.classes) : nullptr;
     class_share = take(p.parts, p.classes);

@@ -81,8 +81,8 @@ struct device_rows {
   // The constants of the tile's classes with the bounds that a kernel of their own has found.
   LGM_HD class_constants<T> constants() const {
     class_constants<T> c = b.constants;
-    c.max_scale = b.bounds[0];
-    c.max_norm = b.bounds[1];
+    c.max_scale = b.state->max_scale;
+    c.max_norm = b.state->max_norm;
     return c;
   }
   // d_k of row i and class k of the tile, from the differences; by one lane.
@@ -133,10 +133,37 @@ struct device_rows {
     return upstream == nullptr ? T(1) : upstream[options.reduction == reduction::none ? first_row + i : 0];
   }
 
-  // Prepares row i: centres its features and, where its target is a class of this call, takes what the target says from
-  // the differences. Rows that do not count are not read.
+  // The state of the call before its first tile, from the weights and the number of the samples that count.
   template <class Group>
-  LGM_HD void prepare(const Group& group, std::int64_t i) const {
+  LGM_HD void begin(const Group& group, double weights, std::int64_t counted, T log_prior_sum) const {
+    const loss_options<T>& o = options;
+    const std::int64_t all = total_classes(shape);
+    T class_weight_sum = static_cast<T>(all);
+    if (o.class_weight != nullptr && o.label_smoothing != T(0))
+      class_weight_sum = static_cast<T>(group.reduce(
+          all, 0.0, [&](std::int64_t k) { return static_cast<double>(o.class_weight[k]); }, plus{}));
+    group.once([&] {
+      call_state<T>& s = *b.state;
+      const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
+      s.alpha_usable = usable_factor(alpha);
+      s.alpha = s.alpha_usable ? alpha : T(0);
+      s.divisor = o.reduction != reduction::mean ? T(1)
+                  : o.normalizer != nullptr      ? *o.normalizer
+                                                 : static_cast<T>(weights);
+      s.class_weight_sum = class_weight_sum;
+      s.log_prior_sum = log_prior_sum;
+      s.counted = counted;
+      s.total = s.classification = s.likelihood = 0;
+      s.correct = 0;
+      s.max_scale = 1;
+      s.max_norm = 0;
+    });
+  }
+
+  // Prepares row i: centres its features and, where its target is a class of this call, takes what the target says from
+  // the differences. Rows that do not count are not read. Without an offset nothing is centred.
+  template <class Group>
+  LGM_HD row_record<T> prepare(const Group& group, std::int64_t i) const {
     const std::int64_t sample = first_row + i, z = label(sample);
     row_record<T> r;
     const bool labelled = !targets.is_soft && z != options.ignore_label && !is_bad(z);
@@ -151,7 +178,7 @@ struct device_rows {
     take(group, i, targets.is_given ? needs_features(group, i, here) : labelled || targets.is_soft,
          here ? local : -1, r);
     if (targets.is_given) weigh_given(i, here ? local : -1, r);
-    keep(group, i, r);
+    return r;
   }
   // Row i of a call that scores, or writes logits.
   template <class Group>
@@ -263,6 +290,37 @@ struct device_rows {
                    [&](std::int64_t j) { out[j] = T(0); });
   }
 
+  // Adds the losses of the tile, in double, and with the last tile writes what is asked for.
+  template <class Group>
+  LGM_HD void add_losses(const Group& group, bool last) const {
+    const auto sum = [&](auto field) {
+      return group.reduce(
+          row_count, 0.0, [&](std::int64_t i) { return static_cast<double>(field(b.record[i].losses)); },
+          plus{});
+    };
+    const double total = sum([](const row_losses<T>&l) { return l.total; }),
+                 classification = sum([](const row_losses<T>&l) { return l.classification; }),
+                 likelihood = sum([](const row_losses<T>&l) { return l.likelihood; });
+    const std::int64_t correct = group.reduce(
+        row_count, std::int64_t(0),
+        [&](std::int64_t i) { return std::int64_t(b.record[i].losses.correct ? 1 : 0); }, plus{});
+    group.once([&] {
+      call_state<T>& s = *b.state;
+      s.total += total;
+      s.classification += classification;
+      s.likelihood += likelihood;
+      s.correct += correct;
+      if (!last) return;
+      if (result.counted != nullptr) *result.counted = s.counted;
+      if (result.correct != nullptr) *result.correct = s.correct;
+      if (options.reduction == reduction::none) return;
+      const double d = static_cast<double>(s.divisor);
+      if (result.total != nullptr) *result.total = static_cast<T>(s.total / d);
+      if (result.classification != nullptr) *result.classification = static_cast<T>(s.classification / d);
+      if (result.likelihood != nullptr) *result.likelihood = static_cast<T>(s.likelihood / d);
+    });
+  }
+
   // Score: the nearest class, before the products of the row become logits. scratch [class_count].
   template <class Group, class Row>
   LGM_HD void gather_nearest(const Group& group, std::int64_t i, const Row& row, T* scratch,
@@ -317,11 +375,13 @@ struct device_rows {
     });
     T* const out = centred(i);
     if (!counts) {
-      group.for_each(shape.dims, [&](std::int64_t j) { out[j] = T(0); });
+      group.for_each(b.offset != nullptr ? shape.dims : 0, [&](std::int64_t j) { out[j] = T(0); });
       return;
     }
-    const T half_norm = centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out);
-    r.half_norm = diagonal() ? T(0) : half_norm;
+    if (b.offset != nullptr) {
+      const T half_norm = centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out);
+      r.half_norm = diagonal() ? T(0) : half_norm;
+    }
     if (target >= 0)
       r.target =
           target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha);

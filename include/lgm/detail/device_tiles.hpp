@@ -43,31 +43,12 @@ struct begin_kernel {
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
-    const loss_options<T>& o = t.options;
     const double weights = group.reduce(
         count_tasks, 0.0, [&](std::int64_t i) { return t.b.sample_counts[i].weight; }, plus{});
     const std::int64_t counted = group.reduce(
         count_tasks, std::int64_t(0), [&](std::int64_t i) { return t.b.sample_counts[i].counted; }, plus{});
-    const std::int64_t all = total_classes(t.shape);
-    T class_weights = static_cast<T>(all);
-    if (o.class_weight != nullptr && o.label_smoothing != T(0))
-      class_weights = static_cast<T>(group.reduce(
-          all, 0.0, [&](std::int64_t k) { return static_cast<double>(o.class_weight[k]); }, plus{}));
     const T priors = t.scores.log_mixture != nullptr ? log_sum_of_priors(group) : T(0);
-    group.once([&] {
-      call_state<T>& s = *t.b.state;
-      const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
-      s.alpha_usable = usable_factor(alpha);
-      s.alpha = s.alpha_usable ? alpha : T(0);
-      s.divisor = o.reduction != reduction::mean ? T(1)
-                  : o.normalizer != nullptr      ? *o.normalizer
-                                                 : static_cast<T>(weights);
-      s.class_weight_sum = class_weights;
-      s.log_prior_sum = priors;
-      s.counted = counted;
-      s.total = s.classification = s.likelihood = 0;
-      s.correct = 0;
-    });
+    t.begin(group, weights, counted, priors);
   }
 
  private:
@@ -175,8 +156,8 @@ struct bounds_kernel {
     const T norm = group.reduce(
         t.class_count, T(0), [&](std::int64_t k) { return c.norm[k]; }, maximum{});
     group.once([&] {
-      t.b.bounds[0] = scale;
-      t.b.bounds[1] = norm;
+      t.b.state->max_scale = scale;
+      t.b.state->max_norm = norm;
     });
   }
 };

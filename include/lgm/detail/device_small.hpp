@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/device_plan.hpp>
+#include <lgm/detail/device_rows.hpp>
+#include <lgm/formula.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+
+// Losses and gradients of labelled samples in two kernels, for problems whose launches would take longer than their work.
+// All distances and sums are made from the differences; no matrix product is called, and nothing cancels.
+
+namespace lgm::detail {
+
+// Rows: losses, weights and the features' gradient. The groups know nothing of each other: each counts all samples, and
+// keeps a state and class constants of its own.
+template <class T>
+struct small_rows_kernel {
+  device_rows<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t part) const {
+    const std::int64_t classes = t.class_count, dims = t.shape.dims;
+    device_rows<T> own = t;
+    own.b.state = t.b.state + 1 + part;
+    own.b.offset = nullptr;
+    // Arrays that only soft targets need otherwise.
+    T *const bias = t.b.class_share + part * classes, *const half_log_dets =
+                                                          t.b.class_probability + part * classes;
+    own.b.constants.bias = own.b.constants.offset = bias;
+    own.b.constants.half_log_det = half_log_dets;
+    own.b.constants.scale = nullptr;
+
+    const std::int64_t samples = t.shape.samples;
+    const double weights = group.reduce(
+        samples, 0.0, [&](std::int64_t i) { return t.count_of(i).weight; }, plus{});
+    const std::int64_t counted = group.reduce(
+        samples, std::int64_t(0), [&](std::int64_t i) { return t.count_of(i).counted; }, plus{});
+    own.begin(group, weights, counted, T(0));
+    if (part == 0) group.once([&] { *t.b.state = *own.b.state; });
+    group.for_each(classes, [&](std::int64_t k) {
+      half_log_dets[k] = half_log_det(serial_group{}, dims, t.parameters_of(k));
+      bias[k] = t.log_prior(k) - half_log_dets[k];
+    });
+
+    for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
+      row_record<T> r = own.prepare(group, i);
+      T* const products = t.tile_row(i);
+      const bool counts = t.b.counts[i] != 0;
+      if (counts) {
+        group.for_each(classes, [&](std::int64_t k) { products[k] = -own.direct(i)(k); });
+        auto row = group.hold(products, classes);
+        own.gather(group, i, row, r);
+        own.settle(group, i, r);
+        own.weigh(group, i, row, true, true, r, {});
+        row.store(products);
+        own.begin_gradient(group, i, r, T(0));
+        add_classes(group, i);
+      } else {
+        own.settle(group, i, r);
+        own.clear(group, i);
+      }
+      own.keep(group, i, r);
+    }
+  }
+
+ private:
+  // The classes' part of eq:grad_feature, but for the target's.
+  template <class Group>
+  LGM_HD void add_classes(const Group& group, std::int64_t i) const {
+    if (t.gradient.feature == nullptr) return;
+    const T *const weights = t.tile_row(i), *const x = t.features(i);
+    T* const out = t.feature_gradient(i);
+    group.for_each(t.shape.dims, [&](std::int64_t j) {
+      T sum = out[j];
+      for (std::int64_t k = 0; k < t.class_count; ++k) {
+        const class_parameters<T> p = t.parameters_of(k);
+        const T inverse =
+            p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
+        sum = fused(weights[k] * inverse, x[j] - p.mean[j], sum);
+      }
+      out[j] = sum;
+    });
+  }
+};
+
+// Classes: the parameters' gradients, a task for each class and dimension; and one task for the losses.
+template <class T>
+struct small_classes_kernel {
+  device_rows<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t dims = t.shape.dims, k = task / dims, j = task % dims;
+    if (k == t.class_count) {
+      t.add_losses(group, true);
+      return;
+    }
+    if (!t.wants_parameters()) return;
+    const class_parameters<T> p = t.parameters_of(k);
+    const T lambda = p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
+    const T mean = p.mean[j];
+    const bool add = t.gradient.accumulate, squares = t.diagonal() && t.wants_log_variance();
+    if (t.gradient.mean != nullptr) {
+      const T sum =
+          over_samples(group, [&](std::int64_t i) { return weight(i, k) * (t.features(i)[j] - mean); });
+      write(group, add, mean_gradient(sum, lambda), t.gradient.mean + k * dims + j);
+    }
+    if (squares) {
+      const T sum = over_samples(group, [&](std::int64_t i) {
+        const T difference = t.features(i)[j] - mean;
+        return weight(i, k) * difference * difference;
+      });
+      write(group, add, log_variance_gradient(share(group, k), sum, lambda),
+            t.gradient.log_variance + k * dims + j);
+    }
+    if (j != 0) return;
+    if (t.spherical() && t.wants_log_variance()) {
+      const T distance =
+          over_samples(group, [&](std::int64_t i) { return product_or_zero(weight(i, k), t.direct(i)(k)); });
+      write(group, add, spherical_log_variance_gradient(share(group, k), distance, dims),
+            t.gradient.log_variance + k);
+    }
+    if (t.gradient.log_prior != nullptr) {
+      const T sum = over_samples(
+          group, [&](std::int64_t i) { return t.b.target[i] == k ? -t.b.record[i].miss : -weight(i, k); });
+      write(group, add, sum, t.gradient.log_prior + k);
+    }
+  }
+
+ private:
+  // w_ik, the target's included.
+  LGM_HD T weight(std::int64_t i, std::int64_t k) const {
+    return t.b.target[i] == k ? t.b.record[i].weight : t.tile_row(i)[k];
+  }
+  // Over the samples that count.
+  template <class Group, class F>
+  LGM_HD T over_samples(const Group& group, F f) const {
+    return group.reduce(
+        t.row_count, T(0), [&](std::int64_t i) { return t.b.counts[i] == 0 ? T(0) : f(i); }, plus{});
+  }
+  // sum_i [lambda delta_kz - g_ik].
+  template <class Group>
+  LGM_HD T share(const Group& group, std::int64_t k) const {
+    return over_samples(
+        group, [&](std::int64_t i) { return t.b.target[i] == k ? t.b.record[i].share : weight(i, k); });
+  }
+  template <class Group>
+  LGM_HD static void write(const Group& group, bool add, T value, T* out) {
+    group.once([&] { *out = add ? *out + value : value; });
+  }
+};
+
+// t: of a call with labels that writes losses and gradients; its tile is made here.
+template <class Device, class T>
+void run_small(Device& device, device_rows<T> t) {
+  constexpr std::int64_t vector = 16 / sizeof(T);
+  t.row_count = t.shape.samples;
+  t.class_count = t.shape.classes;
+  t.tile = t.b.tile;
+  t.tile_stride = ceil_divide(t.class_count, vector) * vector;
+  const std::int64_t widest = larger(t.class_count, t.shape.dims);
+  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts, small_rows_kernel<T>{t});
+  device.template launch<32>(32, t.class_count * t.shape.dims + 1, small_classes_kernel<T>{t});
+}
+
+}  // namespace lgm::detail
