@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "support/cases.hpp"
-#include "support/device_calls.hpp"
+#include "support/problem.hpp"
 #include "support/tolerance.hpp"
 
 // The device's logits and scores, kernel by kernel on the host, against the reference.
@@ -23,7 +23,7 @@ std::vector<device_context> device_contexts() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("logits, with the margin and without", T, float, double) {
-  auto contexts = device_contexts();
+  const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (const auto& sizes : edge_sizes)
       for (const bool margin : {false, true}) {
@@ -33,9 +33,9 @@ TEST_CASE_TEMPLATE("logits, with the margin and without", T, float, double) {
         CAPTURE(margin);
         const auto p =
             make_problem<T>(51, strided_shape(sizes, covariance), margin_options<T>(lgm::reduction::mean));
-        for (auto& c : contexts) {
+        for (const auto& c : contexts) {
           guarded<T> out(sizes.samples, sizes.classes, p.shape.logits_stride);
-          REQUIRE(logits(c, p, margin, out.data()) == status::success);
+          REQUIRE(logits(c, p, out.data(), margin) == status::success);
           CHECK(out.intact());
           check_logits(p, out, margin);
         }
@@ -43,7 +43,7 @@ TEST_CASE_TEMPLATE("logits, with the margin and without", T, float, double) {
 }
 
 TEST_CASE_TEMPLATE("scores, all of them and each alone", T, float, double) {
-  auto contexts = device_contexts();
+  const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (const auto& sizes : edge_sizes)
       for (const bool equal : {false, true}) {
@@ -52,7 +52,7 @@ TEST_CASE_TEMPLATE("scores, all of them and each alone", T, float, double) {
         CAPTURE(sizes.classes);
         auto p = make_problem<T>(52, strided_shape(sizes, covariance));
         if (equal) p.log_prior_given = p.log_variance_given = false;
-        for (auto& c : contexts) {
+        for (const auto& c : contexts) {
           score_outputs<T> all(p.shape);
           REQUIRE(score(c, p, all.result()) == status::success);
           all.check_intact();
@@ -84,7 +84,7 @@ TEST_CASE("groups of lanes give what one thread gives") {
         REQUIRE(score(c, p, out.result()) == status::success);
         check_scores(p, out);
         guarded<double> values(5, 9, p.shape.logits_stride);
-        REQUIRE(logits(c, p, true, values.data()) == status::success);
+        REQUIRE(logits(c, p, values.data()) == status::success);
         check_logits(p, values, true);
       }
   }

@@ -45,7 +45,7 @@ bool plain_product(void*, bool transpose_a, bool transpose_b, std::int64_t m, st
   return true;
 }
 
-lgm::host_context hooked(lgm::host_context context) {
+suite_context hooked(suite_context context) {
   context.gemm.sgemm = plain_product<float>;
   context.gemm.dgemm = plain_product<double>;
   return context;

@@ -18,7 +18,7 @@ using lgm::status;
 using namespace support;
 
 // The library's own total loss, with reduction mean or sum.
-real reduced_loss(const lgm::host_context& context, const problem<double>& p) {
+real reduced_loss(const suite_context& context, const problem<double>& p) {
   double total = 0;
   lgm::loss_result<double> result;
   result.total = &total;

@@ -73,7 +73,7 @@ void check_case(std::uint64_t seed) {
         random.chance(0.3) ? random.uniform() : 0.0, soft});
   give_grad_logits(p, seed);
 
-  lgm::host_context context;
+  suite_context context;
   context.threads = static_cast<int>(1 + random.below(3));
   context.tile_bytes = random.pick(std::initializer_list<std::size_t>{1, 1 << 12, 1 << 14, 1 << 16, 1 << 26});
   const std::size_t offset = static_cast<std::size_t>(random.below(16));

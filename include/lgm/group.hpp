@@ -106,10 +106,15 @@ struct serial_group {
   LGM_HD void for_each(std::int64_t n, F f) const {
     for (std::int64_t i = 0; i < n; ++i) f(i);
   }
+  // In four interleaved parts, which keeps the rounding of long sums down and additions from waiting for one another.
   template <class T, class F, class Op>
   LGM_HD T reduce(std::int64_t n, T init, F f, Op op) const {
-    for (std::int64_t i = 0; i < n; ++i) init = op(init, f(i));
-    return init;
+    T parts[4] = {init, init, init, init};
+    std::int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+      for (int part = 0; part < 4; ++part) parts[part] = op(parts[part], f(i + part));
+    for (; i < n; ++i) parts[0] = op(parts[0], f(i));
+    return op(op(parts[0], parts[1]), op(parts[2], parts[3]));
   }
   template <class F>
   LGM_HD void once(F f) const {

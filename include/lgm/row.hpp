@@ -299,6 +299,8 @@ namespace detail {
 
 template <class T, class Index, class V>
 LGM_HD void add_to(T* sums, Index k, V value) {
+  using lgm::load;  // packets have theirs in this namespace
+  using lgm::store;
   if (sums != nullptr) store(sums, k, load(sums, k) + value);
 }
 
@@ -374,6 +376,7 @@ namespace detail {
 // d_k from a logit, margin (b - l) / m; also where the class is excluded by a log prior of -infinity.
 template <class T, class Index, class V>
 LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin) {
+  using lgm::load;
   return (larger(load(c.bias, k), V(numeric<T>::lowest)) - l) / margin;
 }
 

@@ -39,7 +39,7 @@ void for_each_edge(F f) {
 
 // One tile; two sizes of tiles that cut rows, classes or both at the sizes above; the smallest tiles there are. (More than
 // one thread works only on larger problems: threads_test.)
-inline std::vector<lgm::host_context> tiled_contexts() {
+inline std::vector<suite_context> tiled_contexts() {
   return {context_of(1), context_of(3, std::size_t{1} << 13), context_of(1, std::size_t{1} << 14),
           context_of(1, 1)};
 }
@@ -54,8 +54,8 @@ inline lgm::shape strided_shape(const sizes3& sizes, lgm::covariance covariance)
 }
 
 // forward_backward, and forward followed by backward, in guarded memory and a workspace of exactly the size asked for.
-template <class T>
-void check_both_ways(const lgm::host_context& context, const problem<T>& p, const expectation<T>& expected) {
+template <class T, class Context>
+void check_both_ways(const Context& context, const problem<T>& p, const expectation<T>& expected) {
   outputs<T> fused(p), apart(p);
   REQUIRE(forward_backward(context, p, fused) == lgm::status::success);
   fused.check_intact();

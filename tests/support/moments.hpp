@@ -181,7 +181,7 @@ struct moments_memory : guarded_outputs<moments_memory<A>> {
 
 // Accumulates the samples [first, first + n) in a workspace of exactly the size that is needed.
 template <class T, class A>
-lgm::status accumulate(const lgm::host_context& context, const labelled_samples<T>& s, std::size_t first,
+lgm::status accumulate(const suite_context& context, const labelled_samples<T>& s, std::size_t first,
                        std::size_t n, const lgm::class_moments<A>& moments, std::size_t offset = 0) {
   lgm::shape shape = s.shape;
   shape.samples = static_cast<std::int64_t>(n);
@@ -198,7 +198,7 @@ lgm::status accumulate(const lgm::host_context& context, const labelled_samples<
 
 // The same, `batch` samples at a time.
 template <class T, class A>
-void stream(const lgm::host_context& context, const labelled_samples<T>& s, std::size_t batch,
+void stream(const suite_context& context, const labelled_samples<T>& s, std::size_t batch,
             const lgm::class_moments<A>& moments) {
   for (std::size_t first = 0; first < s.samples(); first += batch)
     REQUIRE(accumulate(context, s, first, std::min(batch, s.samples() - first), moments) ==

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "support/context.hpp"
 #include "support/instantiated.hpp"
 #include "support/memory.hpp"
 #include "support/reference.hpp"
@@ -27,9 +28,8 @@ namespace support {
 using reference::real;
 
 // Calls `call` with a workspace of exactly the size the library asks for.
-template <class T, class Call>
-lgm::status run(const lgm::host_context& context, const lgm::shape& shape, Call call,
-                std::size_t offset = 0) {
+template <class T, class Context, class Call>
+lgm::status run(const Context& context, const lgm::shape& shape, Call call, std::size_t offset = 0) {
   scratch memory(lgm::workspace_size<T, T>(context, shape), offset);
   const lgm::status answer = call(memory.get());
   CHECK_MESSAGE(memory.intact(), "written outside the workspace");
@@ -446,8 +446,8 @@ lgm::status with_targets(const problem<T>& p, Call call) {
 }
 
 // The calls with a problem's own inputs, in a workspace of exactly the size that is needed.
-template <class T>
-lgm::status forward(const lgm::host_context& context, const problem<T>& p, const lgm::loss_result<T>& result,
+template <class T, class Context>
+lgm::status forward(const Context& context, const problem<T>& p, const lgm::loss_result<T>& result,
                     std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
@@ -460,8 +460,8 @@ lgm::status forward(const lgm::host_context& context, const problem<T>& p, const
       offset);
 }
 
-template <class T>
-lgm::status backward(const lgm::host_context& context, const problem<T>& p, const T* row_state,
+template <class T, class Context>
+lgm::status backward(const Context& context, const problem<T>& p, const T* row_state,
                      const lgm::gradients<T, T>& gradients, std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
@@ -474,10 +474,9 @@ lgm::status backward(const lgm::host_context& context, const problem<T>& p, cons
       offset);
 }
 
-template <class T>
-lgm::status forward_backward(const lgm::host_context& context, const problem<T>& p,
-                             const lgm::loss_result<T>& result, const lgm::gradients<T, T>& gradients,
-                             std::size_t offset = 0) {
+template <class T, class Context>
+lgm::status forward_backward(const Context& context, const problem<T>& p, const lgm::loss_result<T>& result,
+                             const lgm::gradients<T, T>& gradients, std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
       [&](lgm::workspace w) {
@@ -490,8 +489,8 @@ lgm::status forward_backward(const lgm::host_context& context, const problem<T>&
 }
 
 // After the shards' row states were merged into row_state.
-template <class T>
-lgm::status finish_forward(const lgm::host_context& context, const problem<T>& p, const T* row_state,
+template <class T, class Context>
+lgm::status finish_forward(const Context& context, const problem<T>& p, const T* row_state,
                            const lgm::loss_result<T>& result, std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
@@ -505,8 +504,8 @@ lgm::status finish_forward(const lgm::host_context& context, const problem<T>& p
 }
 
 // With the problem's labels, or without (no margin, no likelihood).
-template <class T>
-lgm::status logits_backward(const lgm::host_context& context, const problem<T>& p,
+template <class T, class Context>
+lgm::status logits_backward(const Context& context, const problem<T>& p,
                             const lgm::gradients<T, T>& gradients, bool labelled = true,
                             std::size_t offset = 0) {
   return run<T>(
@@ -519,8 +518,8 @@ lgm::status logits_backward(const lgm::host_context& context, const problem<T>& 
       offset);
 }
 
-template <class T>
-lgm::status logits(const lgm::host_context& context, const problem<T>& p, T* out, bool labelled = true,
+template <class T, class Context>
+lgm::status logits(const Context& context, const problem<T>& p, T* out, bool labelled = true,
                    std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
@@ -531,13 +530,13 @@ lgm::status logits(const lgm::host_context& context, const problem<T>& p, T* out
       offset);
 }
 
-template <class T>
-lgm::status forward_backward(const lgm::host_context& context, const problem<T>& p, outputs<T>& out) {
+template <class T, class Context>
+lgm::status forward_backward(const Context& context, const problem<T>& p, outputs<T>& out) {
   return forward_backward(context, p, out.result(), out.gradients());
 }
 
-template <class T>
-lgm::status score(const lgm::host_context& context, const problem<T>& p, const lgm::score_result<T>& result,
+template <class T, class Context>
+lgm::status score(const Context& context, const problem<T>& p, const lgm::score_result<T>& result,
                   std::size_t offset = 0) {
   return run<T>(
       context, p.shape,
@@ -547,8 +546,8 @@ lgm::status score(const lgm::host_context& context, const problem<T>& p, const l
       offset);
 }
 
-inline lgm::host_context context_of(int threads, std::size_t tile_bytes = std::size_t{64} << 20) {
-  lgm::host_context context;
+inline suite_context context_of(int threads, std::size_t tile_bytes = std::size_t{64} << 20) {
+  suite_context context;
   context.threads = threads;
   context.tile_bytes = tile_bytes;
   return context;

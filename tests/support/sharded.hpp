@@ -42,7 +42,7 @@ constexpr merging mergings[] = {merging::forwards, merging::backwards, merging::
 
 // All states merged, in one order or another.
 template <class T>
-std::vector<T> merged(const lgm::host_context& context, const lgm::shape& shape,
+std::vector<T> merged(const suite_context& context, const lgm::shape& shape,
                       std::vector<std::vector<T>> states, merging order) {
   const auto merge = [&](std::size_t from, std::size_t into) {
     REQUIRE(lgm::merge_row_state(context, shape, states[from].data(), states[into].data()) ==
@@ -96,7 +96,7 @@ std::vector<problem<T>> shards_of(const problem<T>& p, const cuts& at) {
 }
 
 template <class T>
-assembled<T> run_sharded(const lgm::host_context& context, const problem<T>& p, const cuts& at, merging order,
+assembled<T> run_sharded(const suite_context& context, const problem<T>& p, const cuts& at, merging order,
                          std::int64_t counted) {
   const auto shards = shards_of(p, at);
   std::vector<std::vector<T>> states;

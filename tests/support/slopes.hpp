@@ -69,7 +69,7 @@ void check_all_slopes(problem<double>& p, const outputs<double>& out, Loss loss)
 }
 
 // The library's own total, weighted by upstream under reduction none.
-inline real objective_of(const lgm::host_context& context, const problem<double>& p) {
+inline real objective_of(const suite_context& context, const problem<double>& p) {
   std::vector<double> total(p.options.reduction == lgm::reduction::none ? p.samples() : 1);
   lgm::loss_result<double> result;
   result.total = total.data();
@@ -81,7 +81,7 @@ inline real objective_of(const lgm::host_context& context, const problem<double>
 }
 
 // Gradients of forward_backward, and of forward followed by backward, against the slopes of the library's own losses.
-inline void check_slopes_both_ways(const lgm::host_context& context, problem<double>& p) {
+inline void check_slopes_both_ways(const suite_context& context, problem<double>& p) {
   const auto loss = [&] { return objective_of(context, p); };
   outputs<double> fused(p), apart(p);
   REQUIRE(forward_backward(context, p, fused) == lgm::status::success);

@@ -320,8 +320,8 @@ class device_loss {
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
     const bool at_once = gather && differentiate && plan_.whole_rows && s.classes > 0;
 
-    if (at_once && report && !soft && device_plan::is_small(s) && plan_.rows == s.samples) {
-      run_small(device_, t_);
+    if (visit && !soft && device_plan::is_small(s) && plan_.rows == s.samples && plan_.whole_rows) {
+      run_small(device_, t_, gather, differentiate);
       return;
     }
     tiles_.begin();

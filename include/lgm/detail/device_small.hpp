@@ -20,6 +20,7 @@ namespace lgm::detail {
 template <class T>
 struct small_rows_kernel {
   device_rows<T> t;
+  bool gather, differentiate;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t part) const {
@@ -53,15 +54,17 @@ struct small_rows_kernel {
       if (counts) {
         group.for_each(classes, [&](std::int64_t k) { products[k] = -own.direct(i)(k); });
         auto row = group.hold(products, classes);
-        own.gather(group, i, row, r);
+        if (gather) own.gather(group, i, row, r);
         own.settle(group, i, r);
-        own.weigh(group, i, row, true, true, r, {});
-        row.store(products);
-        own.begin_gradient(group, i, r, T(0));
-        add_classes(group, i);
+        if (differentiate) {
+          own.weigh(group, i, row, gather, true, r, {});
+          row.store(products);
+          own.begin_gradient(group, i, r, T(0));
+          add_classes(group, i);
+        }
       } else {
         own.settle(group, i, r);
-        own.clear(group, i);
+        if (differentiate) own.clear(group, i);
       }
       own.keep(group, i, r);
     }
@@ -91,15 +94,15 @@ struct small_rows_kernel {
 template <class T>
 struct small_classes_kernel {
   device_rows<T> t;
+  std::int64_t parameters;  // tasks; 0 where no parameter's gradient is wanted
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t dims = t.shape.dims, k = task / dims, j = task % dims;
-    if (k == t.class_count) {
+    if (task == parameters) {
       t.add_losses(group, true);
       return;
     }
-    if (!t.wants_parameters()) return;
+    const std::int64_t dims = t.shape.dims, k = task / dims, j = task % dims;
     const class_parameters<T> p = t.parameters_of(k);
     const T lambda = p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
     const T mean = p.mean[j];
@@ -154,17 +157,20 @@ struct small_classes_kernel {
   }
 };
 
-// t: of a call with labels that writes losses and gradients; its tile is made here.
+// t: of a call with labels; its tile is made here. gather: the rows' evidence comes from this call.
 template <class Device, class T>
-void run_small(Device& device, device_rows<T> t) {
+void run_small(Device& device, device_rows<T> t, bool gather, bool differentiate) {
   constexpr std::int64_t vector = 16 / sizeof(T);
   t.row_count = t.shape.samples;
   t.class_count = t.shape.classes;
   t.tile = t.b.tile;
   t.tile_stride = ceil_divide(t.class_count, vector) * vector;
   const std::int64_t widest = larger(t.class_count, t.shape.dims);
-  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts, small_rows_kernel<T>{t});
-  device.template launch<32>(32, t.class_count * t.shape.dims + 1, small_classes_kernel<T>{t});
+  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts,
+              small_rows_kernel<T>{t, gather, differentiate});
+  const std::int64_t parameters = t.wants_parameters() ? t.class_count * t.shape.dims : 0;
+  device.template launch<32>(32, parameters + (t.wishes.report ? 1 : 0),
+                             small_classes_kernel<T>{t, parameters});
 }
 
 }  // namespace lgm::detail

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/device_call.hpp>
+#include <lgm/detail/scalar.hpp>
+#include <lgm/detail/workspace.hpp>
+#include <lgm/types.hpp>
+#include <type_traits>
+
+// The functions of the library on a device, with the names, arguments and results of host.hpp. Context is the device's:
+// cuda_context (cuda.cuh). T is float or double, L a label type (std::int32_t, std::int64_t, std::uint8_t); features,
+// parameters and results are of one type.
+//
+// All of them: matrices are row-major; pointers lead to the device's memory, at any alignment, and the memory is the
+// caller's; a call enqueues work on the context's stream and returns; nothing is allocated, synchronised, thrown or
+// printed; inputs are never written; null outputs are not computed; the same arguments give the same bits, whatever the
+// device. A call that answers anything but status::success because of its arguments has enqueued nothing. Features, labels
+// and results must not overlap.
+//
+// What only the device can see is judged there, after the call has returned: a sample whose label is outside
+// [0, total_classes) and not ignore_label has losses that are not a number, gradients of zero, and is not counted; with a
+// bad value behind alpha_at all losses are not a number, and all gradients zero.
+
+namespace lgm {
+
+namespace detail {
+
+// What makes a type the context of a device: a specialisation with
+//   using device_type = ...;                                a Device (detail/device.hpp), made of (context, scratch)
+//   static std::size_t scratch_bytes(const Context&);       what its products take of the workspace
+// and a member tile_bytes of the context.
+template <class Context>
+struct device_traits;
+
+template <class Context, class = void>
+struct is_device_context : std::false_type {};
+template <class Context>
+struct is_device_context<Context, std::void_t<typename device_traits<Context>::device_type>>
+    : std::true_type {};
+template <class Context>
+using if_device = std::enable_if_t<is_device_context<Context>::value>;
+
+template <class T>
+constexpr bool is_device_scalar = std::is_same<T, float>::value || std::is_same<T, double>::value;
+
+// f(device, rest of the workspace): the products' scratch comes first.
+template <class Context, class F>
+status on_device(const Context& ctx, const workspace& w, F f) {
+  using traits = device_traits<Context>;
+  if (w.data == nullptr) return status::null_pointer;
+  const std::size_t scratch = traits::scratch_bytes(ctx);
+  if (w.bytes < scratch) return status::workspace_too_small;
+  const auto data = static_cast<char*>(w.data);
+  typename traits::device_type device(ctx, workspace{data, scratch});
+  return f(device, workspace{data + scratch, w.bytes - scratch});
+}
+
+template <class T, class L>
+device_targets<T> device_targets_of(const L* labels) {
+  device_targets<T> targets;
+  targets.labels = label_view(labels);
+  return targets;
+}
+template <class T>
+device_targets<T> device_targets_of(const soft_targets<T>& soft) {
+  device_targets<T> targets;
+  targets.soft = soft;
+  targets.is_soft = true;
+  return targets;
+}
+
+// Everything that loss functions share; see device_run_loss. Targets: labels or soft_targets<T>.
+template <class T, class Context, class Targets>
+status call_loss(const Context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
+                 const T* features, const Targets& targets, bool has_state, const T* row_state, bool report,
+                 const T* upstream, const loss_result<T>& result, const gradients<T, T>& gradient,
+                 const workspace& w) {
+  static_assert(is_device_scalar<T>, "features and parameters are float or double");
+  return on_device(ctx, w, [&](auto& device, const workspace& rest) {
+    return device_run_loss(device, ctx.tile_bytes, s, m, o, features, device_targets_of<T>(targets),
+                           has_state, row_state, report, upstream, result, gradient, rest);
+  });
+}
+
+}  // namespace detail
+
+// Bytes of workspace that are enough for any function below at this shape and at any number of samples below it, whatever
+// the memory's address. 0 for a shape that the functions would refuse. Asks no device.
+template <class F, class T = F, class Context, class = detail::if_device<Context>>
+std::size_t workspace_size(const Context& ctx, const shape& s) {
+  static_assert(std::is_same<F, T>::value && detail::is_device_scalar<T>,
+                "features and parameters are float or double");
+  const std::size_t bytes = detail::device_loss_bytes<T>(s, ctx.tile_bytes);
+  return bytes == 0 ? 0 : bytes + detail::device_traits<Context>::scratch_bytes(ctx);
+}
+
+// Losses of a batch (eq:classification, eq:likelihood, eq:loss).
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status forward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+               const loss_result<detail::named_t<T>>& result, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, labels, false, nullptr, true, nullptr, result, {},
+                              w);
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status forward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+               const loss_options<detail::named_t<T>>& options, const T* features,
+               const soft_targets<detail::named_t<T>>& targets, const loss_result<detail::named_t<T>>& result,
+               workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, targets, false, nullptr, true, nullptr, result,
+                              {}, w);
+}
+
+// Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what forward left.
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                const detail::named_t<T>* row_state, const detail::named_t<T>* upstream,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, labels, true, row_state, false, upstream, {},
+                              gradient, w);
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                const loss_options<detail::named_t<T>>& options, const T* features,
+                const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
+                const detail::named_t<T>* upstream,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, targets, true, row_state, false, upstream, {},
+                              gradient, w);
+}
+
+// forward and backward in one pass, which saves a matrix product.
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status forward_backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                        const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                        const detail::named_t<T>* upstream, const loss_result<detail::named_t<T>>& result,
+                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, labels, false, nullptr, true, upstream, result,
+                              gradient, w);
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status forward_backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                        const loss_options<detail::named_t<T>>& options, const T* features,
+                        const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* upstream,
+                        const loss_result<detail::named_t<T>>& result,
+                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, targets, false, nullptr, true, upstream, result,
+                              gradient, w);
+}
+
+// The losses of forward, given the row state of all shards of the classes, merged.
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status finish_forward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                      const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                      const detail::named_t<T>* row_state, const loss_result<detail::named_t<T>>& result,
+                      workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, labels, true, row_state, true, nullptr, result,
+                              {}, w);
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status finish_forward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                      const loss_options<detail::named_t<T>>& options, const T* features,
+                      const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
+                      const loss_result<detail::named_t<T>>& result, workspace w) {
+  return detail::call_loss<T>(ctx, s, m, options, features, targets, true, row_state, true, nullptr, result,
+                              {}, w);
+}
+
+// Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status logits(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+              const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+              detail::named_t<T>* out, workspace w) {
+  static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
+  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
+    return detail::device_run_logits(device, ctx.tile_bytes, s, m, options, features,
+                                     detail::label_view(labels), out, rest);
+  });
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status logits(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+              const loss_options<detail::named_t<T>>& options, const T* features, std::nullptr_t,
+              detail::named_t<T>* out, workspace w) {
+  return logits(ctx, s, m, options, features, static_cast<const std::int64_t*>(nullptr), out, w);
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status logits(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
+              detail::named_t<T>* out, workspace w) {
+  return logits(ctx, s, m, {}, features, nullptr, out, w);
+}
+
+// Gradients from any gradient of the logits, in place of g_k: a loss of the caller's own.
+template <class T, class L, class Context, class = detail::if_device<Context>>
+status logits_backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                       const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
+                       const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
+                       const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
+  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
+    detail::device_targets<T> targets = detail::device_targets_of<T>(labels);
+    targets.slope = grad_logits;
+    targets.is_given = true;
+    return detail::device_run_logits_backward(device, ctx.tile_bytes, s, m, options, features, targets,
+                                              upstream, gradient, rest);
+  });
+}
+template <class T, class Context, class = detail::if_device<Context>>
+status logits_backward(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
+                       const loss_options<detail::named_t<T>>& options, const T* features, std::nullptr_t,
+                       const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
+                       const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
+  return logits_backward(ctx, s, m, options, features, static_cast<const std::int64_t*>(nullptr), grad_logits,
+                         upstream, gradient, w);
+}
+
+// What the mixture says of each sample, without margin and without labels; see score_result.
+template <class T, class Context, class = detail::if_device<Context>>
+status score(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
+             const score_result<detail::named_t<T>>& result, workspace w) {
+  static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
+  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
+    return detail::device_run_score(device, ctx.tile_bytes, s, m, features, result, rest);
+  });
+}
+
+}  // namespace lgm
