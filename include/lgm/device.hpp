@@ -18,8 +18,8 @@
 //
 // All of them: matrices are row-major; pointers lead to the device's memory, at any alignment, and the memory is the
 // caller's; a call enqueues work on the context's stream and returns; nothing is allocated, synchronised, thrown or
-// printed; inputs are never written; null outputs are not computed; the same arguments give the same bits, whatever the
-// device. A call that answers anything but status::success because of its arguments has enqueued nothing. Features, labels
+// printed; inputs are never written; null outputs are not computed; the same arguments on the same device give the
+// same bits. A call that answers anything but status::success because of its arguments has enqueued nothing. Features, labels
 // and results must not overlap.
 //
 // What only the device can see is judged there, after the call has returned: a sample whose label is outside
@@ -32,8 +32,8 @@ namespace detail {
 
 // What makes a type the context of a device: a specialisation with
 //   using device_type = ...;                                a Device (detail/device.hpp), made of (context, scratch)
-//   static std::size_t scratch_bytes(const Context&);       what its products take of the workspace
-// and a member tile_bytes of the context.
+//   static std::size_t scratch_bytes(const Context&, const shape&);   what its products take of the workspace
+// and a member tile_bytes of the context, what the workspace is kept within where the shape allows it.
 template <class Context>
 struct device_traits;
 
@@ -48,16 +48,25 @@ using if_device = std::enable_if_t<is_device_context<Context>::value>;
 template <class T>
 constexpr bool is_device_scalar = std::is_same<T, float>::value || std::is_same<T, double>::value;
 
-// f(device, rest of the workspace): the products' scratch comes first.
+// What is left for tiles.
+template <class Context>
+std::size_t tile_limit(const Context& ctx, const shape& s) {
+  const std::size_t scratch = device_traits<Context>::scratch_bytes(ctx, s);
+  return ctx.tile_bytes > scratch ? ctx.tile_bytes - scratch : 0;
+}
+
+// f(device, what its tiles are kept within, rest of the workspace): the products' scratch comes first.
 template <class Context, class F>
-status on_device(const Context& ctx, const workspace& w, F f) {
+status on_device(const Context& ctx, const shape& s, const workspace& w, F f) {
   using traits = device_traits<Context>;
+  const status checked = check(s);
+  if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
-  const std::size_t scratch = traits::scratch_bytes(ctx);
+  const std::size_t scratch = traits::scratch_bytes(ctx, s);
   if (w.bytes < scratch) return status::workspace_too_small;
   const auto data = static_cast<char*>(w.data);
   typename traits::device_type device(ctx, workspace{data, scratch});
-  return f(device, workspace{data + scratch, w.bytes - scratch});
+  return f(device, tile_limit(ctx, s), workspace{data + scratch, w.bytes - scratch});
 }
 
 template <class T, class L>
@@ -81,9 +90,9 @@ status call_loss(const Context& ctx, const shape& s, const mixture<T>& m, const 
                  const T* upstream, const loss_result<T>& result, const gradients<T, T>& gradient,
                  const workspace& w) {
   static_assert(is_device_scalar<T>, "features and parameters are float or double");
-  return on_device(ctx, w, [&](auto& device, const workspace& rest) {
-    return device_run_loss(device, ctx.tile_bytes, s, m, o, features, device_targets_of<T>(targets),
-                           has_state, row_state, report, upstream, result, gradient, rest);
+  return on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
+    return device_run_loss(device, tile_bytes, s, m, o, features, device_targets_of<T>(targets), has_state,
+                           row_state, report, upstream, result, gradient, rest);
   });
 }
 
@@ -93,10 +102,11 @@ status call_loss(const Context& ctx, const shape& s, const mixture<T>& m, const 
 // the memory's address. 0 for a shape that the functions would refuse. Asks no device.
 template <class F, class T = F, class Context, class = detail::if_device<Context>>
 std::size_t workspace_size(const Context& ctx, const shape& s) {
+  if (detail::check(s) != status::success) return 0;
   static_assert(std::is_same<F, T>::value && detail::is_device_scalar<T>,
                 "features and parameters are float or double");
-  const std::size_t bytes = detail::device_loss_bytes<T>(s, ctx.tile_bytes);
-  return bytes == 0 ? 0 : bytes + detail::device_traits<Context>::scratch_bytes(ctx);
+  const std::size_t bytes = detail::device_loss_bytes<T>(s, detail::tile_limit(ctx, s));
+  return bytes == 0 ? 0 : bytes + detail::device_traits<Context>::scratch_bytes(ctx, s);
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -178,9 +188,9 @@ status logits(const Context& ctx, const shape& s, const mixture<detail::named_t<
               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
               detail::named_t<T>* out, workspace w) {
   static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
-  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
-    return detail::device_run_logits(device, ctx.tile_bytes, s, m, options, features,
-                                     detail::label_view(labels), out, rest);
+  return detail::on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
+    return detail::device_run_logits(device, tile_bytes, s, m, options, features, detail::label_view(labels),
+                                     out, rest);
   });
 }
 template <class T, class Context, class = detail::if_device<Context>>
@@ -202,12 +212,12 @@ status logits_backward(const Context& ctx, const shape& s, const mixture<detail:
                        const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
   static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
-  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
+  return detail::on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
     detail::device_targets<T> targets = detail::device_targets_of<T>(labels);
     targets.slope = grad_logits;
     targets.is_given = true;
-    return detail::device_run_logits_backward(device, ctx.tile_bytes, s, m, options, features, targets,
-                                              upstream, gradient, rest);
+    return detail::device_run_logits_backward(device, tile_bytes, s, m, options, features, targets, upstream,
+                                              gradient, rest);
   });
 }
 template <class T, class Context, class = detail::if_device<Context>>
@@ -224,8 +234,8 @@ template <class T, class Context, class = detail::if_device<Context>>
 status score(const Context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
              const score_result<detail::named_t<T>>& result, workspace w) {
   static_assert(detail::is_device_scalar<T>, "features and parameters are float or double");
-  return detail::on_device(ctx, w, [&](auto& device, const workspace& rest) {
-    return detail::device_run_score(device, ctx.tile_bytes, s, m, features, result, rest);
+  return detail::on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
+    return detail::device_run_score(device, tile_bytes, s, m, features, result, rest);
   });
 }
 

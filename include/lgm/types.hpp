@@ -15,7 +15,7 @@
 namespace lgm {
 
 // What a function answers. Each value but success names the one thing that is wrong; then nothing was
-// written.
+// written, unless said.
 // clang-format off
 enum class [[nodiscard]] status {
   success,
@@ -31,6 +31,8 @@ enum class [[nodiscard]] status {
   invalid_option,           // a rate, a bound, a scale or an enum's value out of its range
   label_out_of_range,       // a label outside [0, total_classes) that is not ignore_label
   workspace_too_small,      // fewer bytes than workspace_size answers
+  launch_failed,            // a device: a kernel could not be enqueued; what came before it was
+  product_failed,           // a device: the same of a matrix product
 };
 // clang-format on
 
@@ -50,6 +52,8 @@ LGM_HD constexpr const char* to_string(status value) {
     case status::invalid_option: return "an option is out of its range";
     case status::label_out_of_range: return "a label is outside [0, total_classes) and is not ignore_label";
     case status::workspace_too_small: return "the workspace is smaller than workspace_size answers";
+    case status::launch_failed: return "a kernel could not be launched";
+    case status::product_failed: return "a matrix product could not be enqueued";
   }
   return "unknown status";
 }

@@ -54,7 +54,7 @@ namespace lgm::detail {
 template <>
 struct device_traits<support::device_context> {
   using device_type = support::context_device;
-  static std::size_t scratch_bytes(const support::device_context&) { return 0; }
+  static std::size_t scratch_bytes(const support::device_context&, const shape&) { return 0; }
 };
 
 }  // namespace lgm::detail

@@ -22,7 +22,8 @@
 //   template <class T>
 //   void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
 //                 std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
-//       c [m, n] = alpha op(a) op(b) + beta c, row-major; op(a) is [m, k], op(b) [k, n]. With beta = 0, c is not read.
+//       c [m, n] = alpha op(a) op(b) + beta c, row-major; op(a) is [m, k], op(b) [k, n]. With beta = 0, c is not read. Any
+//       size may be 0.
 //
 //   status result() const;
 //       the first failure of what was enqueued so far; nothing is enqueued after one.
@@ -30,7 +31,7 @@
 namespace lgm::detail {
 
 // Lanes of the groups that take a row of n elements. Narrow rows share a warp; wide ones have a block each.
-LGM_HD constexpr int lanes_for(std::int64_t n) { return n <= 16 ? 4 : n <= 512 ? 32 : 256; }
+LGM_HD constexpr int lanes_for(std::int64_t n) { return n <= 16 ? 4 : n <= 256 ? 32 : 256; }
 
 // Whole units in n, rounded up.
 LGM_HD constexpr std::int64_t ceil_divide(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
@@ -40,6 +41,17 @@ template <class Device, class Kernel>
 void launch_rows(Device& device, std::int64_t width, std::int64_t tasks, const Kernel& kernel) {
   device.template launch<4, 32, 256>(lanes_for(width), tasks, kernel);
 }
+
+// out [tasks, columns] = 0.
+template <class T>
+struct zero_kernel {
+  std::int64_t columns, stride;
+  T* out;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t row) const {
+    group.for_each(columns, [&](std::int64_t j) { out[row * stride + j] = T(0); });
+  }
+};
 
 // Labels of any type in the device's memory, widened one at a time.
 class label_view {

@@ -270,17 +270,6 @@ struct losses_kernel {
   }
 };
 
-// out [rows, columns] = 0.
-template <class T>
-struct zero_kernel {
-  std::int64_t rows, columns, stride;
-  T* out;
-  template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t row) const {
-    group.for_each(columns, [&](std::int64_t j) { out[row * stride + j] = T(0); });
-  }
-};
-
 template <class T, class Device>
 class device_loss {
  public:
@@ -366,8 +355,7 @@ class device_loss {
     const shape& s = t_.shape;
     if (t_.gradient.feature != nullptr && s.classes == 0)
       launch_rows(device_, s.dims, t_.row_count,
-                  zero_kernel<T>{t_.row_count, s.dims, row_stride(s.gradient_stride, s.dims),
-                                 t_.feature_gradient(0)});
+                  zero_kernel<T>{s.dims, row_stride(s.gradient_stride, s.dims), t_.feature_gradient(0)});
     const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
     if (parameters && !t_.targets.is_soft)
       device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block), rank_kernel<T>{t_});
@@ -436,12 +424,12 @@ class device_loss {
     const gradients<T, T>& g = t_.gradient;
     if (g.accumulate) return;
     const std::int64_t classes = t_.shape.classes, dims = t_.shape.dims;
-    if (g.mean != nullptr) launch_rows(device_, dims, classes, zero_kernel<T>{classes, dims, dims, g.mean});
+    if (g.mean != nullptr) launch_rows(device_, dims, classes, zero_kernel<T>{dims, dims, g.mean});
     if (t_.wants_log_variance()) {
       const std::int64_t each = t_.diagonal() ? dims : 1;
-      launch_rows(device_, each, classes, zero_kernel<T>{classes, each, each, g.log_variance});
+      launch_rows(device_, each, classes, zero_kernel<T>{each, each, g.log_variance});
     }
-    if (g.log_prior != nullptr) launch_rows(device_, 1, classes, zero_kernel<T>{classes, 1, 1, g.log_prior});
+    if (g.log_prior != nullptr) launch_rows(device_, 1, classes, zero_kernel<T>{1, 1, g.log_prior});
   }
 
   device_tiles<T, Device> tiles_;

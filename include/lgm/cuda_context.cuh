@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+#include <cstddef>
+
+// Where CUDA functions run.
+
+namespace lgm {
+
+struct cuda_context {
+  // Work is enqueued here and nowhere else; may be capturing. Calls on two streams do not disturb each other, each with a
+  // workspace of its own.
+  cudaStream_t stream = nullptr;
+  // Of the device that the stream and all pointers belong to. Its state (stream, workspace, modes) is neither read nor
+  // written: products take their stream and workspace with each call.
+  cublasHandle_t handle = nullptr;
+  // What the workspace is kept within, where the shape allows it.
+  std::size_t tile_bytes = std::size_t(256) << 20;
+};
+
+}  // namespace lgm

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/detail/device.hpp>
+
+namespace lgm::detail {
+
+// How tasks become a grid: narrow groups share a block of 128 threads, wide ones have one each. Whatever is beyond the
+// grid's limit is done by groups that take several tasks in turn.
+struct launch_shape {
+  std::int64_t blocks;
+  int threads;  // of a block
+  int groups;   // of a block
+
+  static constexpr std::int64_t most_blocks = (std::int64_t(1) << 31) - 1;
+  static constexpr int shared_block = 128;
+
+  LGM_HD static constexpr int threads_of(int lanes) { return lanes > shared_block ? lanes : shared_block; }
+  LGM_HD static constexpr int groups_of(int lanes) { return threads_of(lanes) / lanes; }
+
+  static constexpr launch_shape make(int lanes, std::int64_t tasks) {
+    const std::int64_t groups = groups_of(lanes), blocks = tasks / groups + (tasks % groups != 0);
+    return {blocks < most_blocks ? blocks : most_blocks, threads_of(lanes), static_cast<int>(groups)};
+  }
+};
+
+}  // namespace lgm::detail
