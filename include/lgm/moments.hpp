@@ -30,6 +30,13 @@ LGM_HD double_word<V> two_sum(V a, V b) {
   return {sum, (a - (sum - b_as_added)) + (b - b_as_added)};
 }
 
+// The same where a is the larger, or b as small as what rounding leaves out (Dekker).
+template <class V>
+LGM_HD double_word<V> quick_two_sum(V a, V b) {
+  const V sum = a + b;
+  return {sum, b - (sum - a)};
+}
+
 // (1 - t) a + t b: a at t = 0, b at t = 1.
 template <class V, class A>
 LGM_HD V mixed(V a, V b, A t) {
@@ -72,25 +79,26 @@ LGM_HD void merge_class(const Group& group, std::int64_t dims, A from_count, con
     const auto high = load_as<A>(mean, j);
     using V = std::decay_t<decltype(high)>;
     const V zero(A(0));
-    const V low = residual != nullptr ? load(residual, j) : zero;
-    const V squares = m2 != nullptr ? load(m2, j) : zero;
     if (first) {
       store(into.mean, j, high);
-      if (into.residual != nullptr) store(into.residual, j, low);
-      if (into.m2 != nullptr) store(into.m2, j, squares);
+      if (into.residual != nullptr) store(into.residual, j, residual != nullptr ? load(residual, j) : zero);
+      if (into.m2 != nullptr) store(into.m2, j, m2 != nullptr ? load(m2, j) : zero);
       if (deviation != nullptr) store(deviation, j, zero);
       return;
     }
     const V old = load(static_cast<const A*>(into.mean), j);
     const V old_low = into.residual != nullptr ? load(static_cast<const A*>(into.residual), j) : zero;
-    const V delta = (high - old) + (low - old_low);
+    const V low = residual != nullptr ? load(residual, j) - old_low : -old_low;
+    const V delta = (high - old) + low;
     const double_word<V> moved = two_sum(old, V(weights.share) * delta);
-    const double_word<V> merged = two_sum(moved.high, moved.low + old_low);
+    const double_word<V> merged = quick_two_sum(moved.high, moved.low + old_low);
     store(into.mean, j, merged.high);
     if (into.residual != nullptr) store(into.residual, j, merged.low);
-    if (into.m2 != nullptr)
-      store(into.m2, j,
-            fused(V(weights.square) * delta, delta, load(static_cast<const A*>(into.m2), j) + squares));
+    if (into.m2 != nullptr) {
+      V squares = load(static_cast<const A*>(into.m2), j);
+      if (m2 != nullptr) squares = squares + load(m2, j);
+      store(into.m2, j, fused(V(weights.square) * delta, delta, squares));
+    }
     if (deviation != nullptr) store(deviation, j, V(root) * delta);
   });
 }

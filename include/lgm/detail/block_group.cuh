@@ -13,13 +13,16 @@
 namespace lgm::detail {
 
 // The calls of a group, from what a kind of group brings: Base::lanes, Base::lane(), Base::sync() and combine(value, op).
-template <class Base>
+// Vectors: of 16 bytes, as many as a lane keeps of a row in registers. Each algorithm on a row is then compiled once for
+// every element of a lane, so that algorithms of many steps are better off with 0: their rows stay in memory, which the
+// first-level cache holds.
+template <class Base, int Vectors>
 class lane_calls : public Base {
  public:
   static constexpr int lanes = Base::lanes;
 
-  // A row in registers where it fits: two vectors of 16 bytes a lane, more of which would cost warps that hide latency. Lane
-  // l has vectors l, lanes + l. A longer row stays in memory, to be changed there.
+  // A row in registers where it fits: lane l has vectors l, lanes + l, ... A longer one stays in memory, and is changed
+  // there.
   template <class T>
   class row {
    public:
@@ -95,17 +98,17 @@ class lane_calls : public Base {
     }
 
    private:
-    static constexpr int width = 16 / sizeof(T), vectors = 2;
+    static constexpr int width = 16 / sizeof(T), vectors = Vectors;
     struct alignas(16) vector {
       T values[width];
     };
 
-    __device__ bool is_held() const { return size <= std::int64_t(lanes) * width * vectors; }
+    __device__ bool is_held() const { return Vectors > 0 && size <= std::int64_t(lanes) * width * vectors; }
     __device__ static std::int64_t index(int v, int e) {
       return std::int64_t(v * lanes + Base::lane()) * width + e;
     }
 
-    T own_[width * vectors];
+    T own_[vectors > 0 ? width* vectors : 1];
   };
 
   template <class F>
@@ -215,9 +218,9 @@ class block_lanes {
   mutable int buffer_ = 0;
 };
 
-template <int Lanes>
-using warp_group = lane_calls<warp_lanes<Lanes>>;
-template <int Threads>
-using block_group = lane_calls<block_lanes<Threads>>;
+template <int Lanes, int Vectors = 0>
+using warp_group = lane_calls<warp_lanes<Lanes>, Vectors>;
+template <int Threads, int Vectors = 0>
+using block_group = lane_calls<block_lanes<Threads>, Vectors>;
 
 }  // namespace lgm::detail

@@ -28,7 +28,7 @@ struct group_of<1> {
 
 // A kernel's tasks, in turn where there are more than groups.
 template <int Lanes, class Kernel>
-__global__ void __launch_bounds__(launch_shape::threads_of(Lanes))
+__global__ void __launch_bounds__(launch_shape::threads_of(Lanes), 1)
     run_tasks(const __grid_constant__ Kernel kernel, std::int64_t tasks) {
   constexpr int groups = launch_shape::groups_of(Lanes);
   const typename group_of<Lanes>::type group;

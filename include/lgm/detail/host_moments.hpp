@@ -16,6 +16,7 @@
 #include <lgm/types.hpp>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 // The host driver of the moments. A class's samples are merged into its moments one after the other, in the order
 // they have in the call: the bits of count, mean and m2 depend neither on threads nor on how samples are cut into tiles
@@ -52,12 +53,14 @@ struct moments_sample {
 template <class A>
 struct moments_buffers {
   moments_sample* order;     // [rows], the samples of a tile by class
+  moments_sample* unsorted;  // [rows]
   std::int64_t* begin;       // [rows + 1], where each class's run begins in order
   A* deviation;              // [scatter_rows, dims], of merge_class
   gemm_scratch<A>* scratch;  // [product_threads]
 
   moments_buffers(arena& a, const moments_plan& p, std::int64_t dims) {
     order = a.take<moments_sample>(p.rows);
+    unsorted = a.take<moments_sample>(p.rows);
     begin = a.take<std::int64_t>(p.rows + 1);
     deviation = a.take<A>(p.scatter_rows * dims);
     scratch = a.take<gemm_scratch<A>>(p.product_threads);
@@ -86,7 +89,7 @@ inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, i
   p.gemm = ctx.gemm;
   p.threads = std::max(threads, 1);
   // An eighth of the limit for the order, half for the deviations, a quarter for the products' scratch.
-  const std::int64_t each = sizeof(moments_sample) + sizeof(std::int64_t);
+  const std::int64_t each = 2 * sizeof(moments_sample) + sizeof(std::int64_t);
   p.rows = std::clamp<std::int64_t>(limit / 8 / each, 16, enough_rows);
   p.most_deviations = std::clamp<std::int64_t>(limit / 2 / number / std::max<std::int64_t>(s.dims, 1), 1,
                                                std::min(enough_deviations, p.rows));
@@ -172,12 +175,25 @@ class moments_driver {
       const std::int64_t k = local_class(shape_, label);
       if (k >= 0) b_.order[count_++] = {k, i};
     }
-    std::sort(b_.order, b_.order + count_, [](const moments_sample& a, const moments_sample& b) {
-      return a.label != b.label ? a.label < b.label : a.index < b.index;
-    });
+    sort_by_class();
     for (std::int64_t r = 0; r < count_; ++r)
       if (r == 0 || b_.order[r].label != b_.order[r - 1].label) b_.begin[runs_++] = r;
     b_.begin[runs_] = count_;
+  }
+
+  // Stable, digit by digit from the lowest.
+  void sort_by_class() {
+    constexpr int bits = 10;
+    constexpr std::int64_t digits = std::int64_t(1) << bits;
+    for (int shift = 0; shift < 63 && (shape_.classes - 1) >> shift > 0; shift += bits) {
+      const auto digit = [&](const moments_sample& s) { return (s.label >> shift) & (digits - 1); };
+      std::int64_t next[digits] = {};
+      for (std::int64_t r = 0; r < count_; ++r) ++next[digit(b_.order[r])];
+      std::int64_t before = 0;
+      for (std::int64_t& n : next) before += std::exchange(n, before);
+      for (std::int64_t r = 0; r < count_; ++r) b_.unsorted[next[digit(b_.order[r])]++] = b_.order[r];
+      std::swap(b_.order, b_.unsorted);
+    }
   }
 
   // Merges the sorted samples into means and sums of squares; the counts stay as they are, for all tasks to see.

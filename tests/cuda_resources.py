@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Holds kernels to their budgets of registers, stack, spills and shared memory.
+
+usage: cuda_resources.py record REPORT COMMAND...     runs a compiler (with -Xptxas=-v) and keeps what it says in REPORT
+       cuda_resources.py check REPORT BUDGETS.json
+
+check fails where a kernel uses more than the budget whose name is part of the kernel's allows (bytes, but for registers), where
+a kernel has no budget, and where a budget has no kernel.
+"""
+
+import json
+import re
+import subprocess
+import sys
+
+
+def record(report, command):
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    with open(report, "w", encoding="utf-8") as file:
+        file.write(done.stderr)
+    # What is not ptxas's report is for whoever reads the build.
+    ours = re.compile(r"ptxas info|bytes stack frame|Function properties|^$")
+    sys.stderr.writelines(line + "\n" for line in done.stderr.splitlines() if not ours.search(line))
+    return done.returncode
+
+
+def kernels(report):
+    """Name, architecture and use of every kernel in a report."""
+    name = arch = None
+    use = {}
+    with open(report, encoding="utf-8") as file:
+        for line in file:
+            if found := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
+                name, arch = found[1], found[2]
+            elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
+                use = {"stack": int(found[1]), "spills": int(found[2]) + int(found[3])}
+            elif name and (found := re.search(r"Used (\d+) registers", line)):
+                use["registers"] = int(found[1])
+                shared = re.search(r"(\d+) bytes smem", line)
+                use["shared"] = int(shared[1]) if shared else 0
+                yield name, arch, use
+                name = None
+
+
+def check(report, budget_file):
+    with open(budget_file, encoding="utf-8") as file:
+        budgets = json.load(file)
+    matched, failed, count = set(), False, 0
+    for name, arch, use in kernels(report):
+        count += 1
+        # Names begin with their length, which tells one that ends like another apart.
+        budget = next((b for b in budgets if f"{len(b)}{b}" in name), None)
+        if budget is None:
+            print(f"no budget for {name}: {use}")
+            failed = True
+            continue
+        matched.add(budget)
+        for what, amount in use.items():
+            if amount > budgets[budget].get(what, 0):
+                print(f"{name} ({arch}): {amount} {what}, and the budget is {budgets[budget].get(what, 0)}")
+                failed = True
+    for budget in set(budgets) - matched:
+        print(f"no kernel is called {budget}")
+        failed = True
+    print(f"{count} kernels, {len(budgets)} budgets")
+    return 1 if failed or count == 0 else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3 and sys.argv[1] == "record":
+        sys.exit(record(sys.argv[2], sys.argv[3:]))
+    if len(sys.argv) == 4 and sys.argv[1] == "check":
+        sys.exit(check(sys.argv[2], sys.argv[3]))
+    sys.exit(__doc__)

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <lgm/detail/device_call.hpp>
+#include <lgm/detail/launch_shape.hpp>
+
+#include "support/cases.hpp"
+#include "support/recording_device.hpp"
+
+// Grids within a device's limits, and what a call would launch, at shapes far beyond this machine's memory.
+
+namespace {
+
+using lgm::detail::launch_shape;
+using support::recording_device;
+
+// The limits of every device that the library compiles for.
+void check_limits(const launch_shape& s, int lanes, std::int64_t tasks) {
+  CHECK(s.blocks >= 1);
+  CHECK(s.blocks <= 2147483647);
+  CHECK(s.threads <= 1024);
+  CHECK(s.threads % 32 == 0);
+  CHECK(s.threads == s.groups * lanes);
+  // As many groups as tasks where the grid has room, and no block without a task.
+  CHECK((s.blocks - 1) * s.groups < tasks);
+  if (s.blocks < launch_shape::most_blocks) CHECK(tasks <= s.blocks * s.groups);
+}
+
+template <class T>
+recording_device record(const lgm::shape& shape, std::size_t tile_bytes, bool gradients) {
+  recording_device device;
+  // Addresses that nothing reads: of an array each, apart from one another.
+  const auto address = [](std::uintptr_t n) { return reinterpret_cast<T*>(n << 56); };
+  lgm::mixture<T> m{address(1)};
+  lgm::loss_options<T> options;
+  lgm::loss_result<T> result;
+  result.total = address(2);
+  lgm::gradients<T, T> gradient;
+  if (gradients) gradient = {address(3), address(4), address(5), address(6)};
+  lgm::detail::device_targets<T> targets;
+  targets.labels = lgm::detail::label_view(reinterpret_cast<const std::int64_t*>(address(7)));
+  const std::size_t bytes = lgm::detail::device_loss_bytes<T>(shape, tile_bytes);
+  const lgm::workspace w{address(8), bytes};
+  REQUIRE(lgm::detail::device_run_loss<recording_device, T>(device, tile_bytes, shape, m, options, address(9),
+                                                            targets, false, nullptr, true, nullptr, result,
+                                                            gradient, w) == lgm::status::success);
+  return device;
+}
+
+}  // namespace
+
+TEST_CASE("any number of tasks becomes a grid within the limits") {
+  for (const int lanes : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024})
+    for (std::int64_t exponent = 0; exponent <= 62; ++exponent)
+      for (const std::int64_t more : {-1, 0, 1}) {
+        const std::int64_t tasks = (std::int64_t(1) << exponent) + more;
+        if (tasks < 1) continue;
+        CAPTURE(lanes);
+        CAPTURE(tasks);
+        check_limits(launch_shape::make(lanes, tasks), lanes, tasks);
+      }
+}
+
+TEST_CASE("calls at the shapes of the design's list and beyond stay within the limits and the workspace") {
+  const support::sizes3 shapes[] = {{128, 10, 2},        {128, 10, 64},         {256, 100, 384},
+                                    {1024, 1000, 512},   {4096, 1000, 2048},    {2048, 10000, 512},
+                                    {1024, 100000, 512}, {16384, 250000, 2048}, {64, 10000000, 128},
+                                    {100000000, 100, 16}};
+  for (const auto covariance : support::covariances)
+    for (const auto& sizes : shapes) {
+      CAPTURE(support::name_of(covariance));
+      CAPTURE(sizes.samples);
+      CAPTURE(sizes.classes);
+      const lgm::shape shape = support::make_shape(sizes.samples, sizes.classes, sizes.dims, covariance);
+      const std::size_t limit = std::size_t{256} << 20;
+      CHECK(lgm::detail::device_loss_bytes<float>(shape, limit) <= limit);
+      for (const bool gradients : {false, true}) {
+        const recording_device device = record<float>(shape, limit, gradients);
+        for (const auto& l : device.launches) check_limits(l.shape, l.lanes, l.tasks);
+        for (const auto& p : device.products) {
+          CHECK(p.ldc >= p.n);
+          CHECK(p.lda >= (p.transpose_a ? p.m : p.k));
+          CHECK(p.ldb >= (p.transpose_b ? p.k : p.n));
+        }
+      }
+    }
+}
+
+TEST_CASE("forward_backward multiplies three times where whole rows fit, four times where they do not") {
+  const auto multiply_adds = [](const recording_device& device) {
+    double sum = 0;
+    for (const auto& p : device.products)
+      sum += static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+    return sum;
+  };
+  const lgm::shape few = support::make_shape(4096, 1000, 2048, lgm::covariance::identity),
+                   many = support::make_shape(4096, 1000000, 64, lgm::covariance::identity);
+  CHECK(multiply_adds(record<float>(few, std::size_t{256} << 20, true)) == 3.0 * 4096 * 1000 * 2048);
+  CHECK(multiply_adds(record<float>(many, std::size_t{256} << 20, true)) == 4.0 * 4096 * 1000000 * 64);
+}
+
+TEST_CASE("samples beyond 2^31 are counted in 64 bits") {
+  const lgm::shape shape = support::make_shape(std::int64_t{3} << 30, 100, 2, lgm::covariance::identity);
+  const recording_device device = record<float>(shape, std::size_t{256} << 20, false);
+  double rows = 0;
+  for (const auto& p : device.products) rows += static_cast<double>(p.m);
+  CHECK(rows == static_cast<double>(shape.samples));
+}

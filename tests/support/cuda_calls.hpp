@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/types.hpp>
+
+// The calls that are compared, for both contexts: nvcc does not compile the host's driver, whose numbers are vectors.
+
+// Inputs and outputs of the calls, packed arrays in the context's memory.
+template <class T>
+struct call_arrays {
+  T *features, *mean, *log_variance, *log_prior;
+  std::int64_t* labels;
+  T *total, *feature, *mean_gradient, *log_variance_gradient, *log_prior_gradient, *logits, *log_mixture,
+      *mahalanobis;
+};
+
+// Every function that looks at samples and classes. The first status that is not success.
+template <class T, class Context>
+lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays<T>& a,
+                      const lgm::workspace& w) {
+  lgm::loss_options<T> options;
+  options.alpha = T(0.25);
+  options.lambda = T(0.125);
+  options.reduction = lgm::reduction::none;
+  const lgm::mixture<T> m{a.mean, a.log_variance, a.log_prior};
+  lgm::loss_result<T> result;
+  result.total = a.total;
+  const lgm::gradients<T, T> gradient{a.feature, a.mean_gradient, a.log_variance_gradient,
+                                      a.log_prior_gradient};
+  lgm::score_result<T> scores;
+  scores.log_mixture = a.log_mixture;
+  scores.squared_mahalanobis = a.mahalanobis;
+  lgm::status status =
+      lgm::forward_backward(ctx, s, m, options, a.features, a.labels, nullptr, result, gradient, w);
+  if (status == lgm::status::success)
+    status = lgm::logits(ctx, s, m, options, a.features, a.labels, a.logits, w);
+  if (status == lgm::status::success) status = lgm::score(ctx, s, m, a.features, scores, w);
+  return status;
+}
+
+// In cuda_host.cpp.
+lgm::status run_on_host(const lgm::shape& s, const call_arrays<double>& a);

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <lgm/detail/device.hpp>
+#include <lgm/detail/launch_shape.hpp>
+#include <lgm/types.hpp>
+#include <vector>
+
+// A device that runs nothing and notes what it would have run: for shapes that no machine here has the memory for. Its
+// drivers' pointers lead nowhere.
+
+namespace support {
+
+class recording_device {
+ public:
+  struct launched {
+    int lanes;
+    std::int64_t tasks;
+    lgm::detail::launch_shape shape;
+  };
+  struct product {
+    std::int64_t m, n, k, lda, ldb, ldc;
+    bool transpose_a, transpose_b;
+  };
+  std::vector<launched> launches;
+  std::vector<product> products;
+
+  template <int... Widths, class Kernel>
+  void launch(int lanes, std::int64_t tasks, const Kernel&) {
+    static_assert(sizeof(Kernel) <= 4000, "a kernel's arguments are at most 4 KiB");
+    if (tasks > 0) launches.push_back({lanes, tasks, lgm::detail::launch_shape::make(lanes, tasks)});
+  }
+  template <class T>
+  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T,
+                const T*, std::int64_t lda, const T*, std::int64_t ldb, T, T*, std::int64_t ldc) {
+    products.push_back({m, n, k, lda, ldb, ldc, transpose_a, transpose_b});
+  }
+  lgm::status result() const { return lgm::status::success; }
+};
+
+}  // namespace support
