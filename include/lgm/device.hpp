@@ -7,6 +7,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_call.hpp>
+#include <lgm/detail/device_update.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/types.hpp>
@@ -180,6 +181,15 @@ status finish_forward(const Context& ctx, const shape& s, const mixture<detail::
                       const loss_result<detail::named_t<T>>& result, workspace w) {
   return detail::call_loss<T>(ctx, s, m, options, features, targets, true, row_state, true, nullptr, result,
                               {}, w);
+}
+
+// Logarithms of sums, merged each on its own.
+//   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
+template <class T, class Context, class = detail::if_device<Context>>
+status merge_row_state(const Context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
+  static_assert(detail::is_device_scalar<T>, "row states are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_merge_row_state(device, s, from, into);
 }
 
 // Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.

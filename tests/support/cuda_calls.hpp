@@ -11,8 +11,8 @@ template <class T>
 struct call_arrays {
   T *features, *mean, *log_variance, *log_prior;
   std::int64_t* labels;
-  T *total, *feature, *mean_gradient, *log_variance_gradient, *log_prior_gradient, *logits, *log_mixture,
-      *mahalanobis;
+  T *row_state, *merged, *total, *feature, *mean_gradient, *log_variance_gradient, *log_prior_gradient,
+      *logits, *log_mixture, *mahalanobis;
 };
 
 // Every function that looks at samples and classes. The first status that is not success.
@@ -26,6 +26,7 @@ lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays
   const lgm::mixture<T> m{a.mean, a.log_variance, a.log_prior};
   lgm::loss_result<T> result;
   result.total = a.total;
+  result.row_state = a.row_state;
   const lgm::gradients<T, T> gradient{a.feature, a.mean_gradient, a.log_variance_gradient,
                                       a.log_prior_gradient};
   lgm::score_result<T> scores;
@@ -36,6 +37,12 @@ lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays
   if (status == lgm::status::success)
     status = lgm::logits(ctx, s, m, options, a.features, a.labels, a.logits, w);
   if (status == lgm::status::success) status = lgm::score(ctx, s, m, a.features, scores, w);
+  // Two states of the same classes, as if they were others.
+  result = {};
+  result.row_state = a.merged;
+  if (status == lgm::status::success)
+    status = lgm::forward(ctx, s, m, options, a.features, a.labels, result, w);
+  if (status == lgm::status::success) status = lgm::merge_row_state(ctx, s, a.row_state, a.merged);
   return status;
 }
 

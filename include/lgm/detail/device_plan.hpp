@@ -12,8 +12,8 @@
 
 namespace lgm::detail {
 
-// How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks. Depends on the shape
-// and the limit alone, and so do the bits of the results: which device runs them does not matter.
+// How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks: by the shape and the
+// limit alone, which device runs them does not matter.
 struct device_plan {
   std::int64_t rows = 0;     // samples in a tile
   std::int64_t classes = 0;  // classes in a tile
