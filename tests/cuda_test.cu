@@ -63,7 +63,7 @@ void expect_near(const char* what, array<double>& host, array<T>& device, double
 template <class T>
 struct arrays {
   array<T> features, mean, log_variance, log_prior;
-  array<T> row_state, merged, total, feature, mean_gradient, log_variance_gradient, log_prior_gradient,
+  array<T> moved, row_state, merged, total, feature, mean_gradient, log_variance_gradient, log_prior_gradient,
       logits, log_mixture, mahalanobis;
 
   explicit arrays(const lgm::shape& s)
@@ -71,6 +71,7 @@ struct arrays {
         mean(s.classes * s.dims),
         log_variance(lgm::log_variance_size(s)),
         log_prior(s.classes),
+        moved(s.classes * s.dims),
         row_state(2 * s.samples),
         merged(2 * s.samples),
         total(s.samples),
@@ -88,6 +89,7 @@ struct arrays {
             log_variance.data(),
             log_prior.data(),
             labels.data(),
+            moved.data(),
             row_state.data(),
             merged.data(),
             total.data(),
@@ -124,6 +126,7 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   expect(run_calls(ctx, s, device.pointers(labels), {memory.data(), bytes}) == lgm::status::success,
          "the device's calls", s);
   expect(cudaStreamSynchronize(ctx.stream) == cudaSuccess, "a kernel", s);
+  expect_near("moved means", host.moved, device.moved, tolerance, s);
   expect_near("merged row states", host.merged, device.merged, tolerance, s);
   expect_near("total", host.total, device.total, tolerance, s);
   expect_near("feature gradient", host.feature, device.feature, tolerance, s);
@@ -165,6 +168,16 @@ int main() {
         compare<float>(ctx, s, 1, 1e-3);
         compare<double>(ctx, s, 2, 1e-10);
       }
+  lgm::stepped_schedule<double> schedule;
+  schedule.policy = lgm::schedule_policy::add_up;
+  schedule.gamma = 0.25;
+  array<std::int64_t> iteration(1);
+  array<double> alpha(1);
+  iteration[0] = 2500;
+  const bool scheduled =
+      lgm::scheduled_alpha(ctx, schedule, iteration.data(), alpha.data()) == lgm::status::success &&
+      cudaStreamSynchronize(ctx.stream) == cudaSuccess;
+  expect(scheduled && alpha[0] == 0.5, "scheduled_alpha", lgm::shape{});
   std::printf("%d failures\n", failures);
   cublasDestroy(ctx.handle);
   cudaStreamDestroy(ctx.stream);

@@ -67,7 +67,7 @@ struct estimate_problem {
     old(log_prior, old_log_prior, -6, 0);
   }
   lgm::parameters<T> parameters() { return {mean.data(), log_variance.data(), log_prior.data()}; }
-  status estimate(const suite_context& context) {
+  status estimate(const lgm::host_context& context) {
     return lgm::estimate(context, shape, moments.get(), options, parameters());
   }
 
@@ -356,7 +356,7 @@ struct arguments {
   labelled_samples<float> samples = make_samples<float>(36, 6, 4, 3, {0, 0});
   moments_memory<double> own{samples.shape}, other{samples.shape};
   guarded<float> mean{4, 3}, log_variance{4, 3}, log_prior{4};
-  suite_context context = context_of(1);
+  lgm::host_context context = context_of(1);
   lgm::shape shape = samples.shape;
   scratch memory{lgm::host::moments_bytes(context, shape)};
 

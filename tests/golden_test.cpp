@@ -236,7 +236,7 @@ golden_bounds bound(const Case& c, std::int64_t counted) {
 }
 
 template <class T>
-void check_case(const json& problem, const json& entry, const suite_context& context) {
+void check_case(const json& problem, const json& entry, const support::suite_context& context) {
   const golden_case<T> c(problem, entry);
   const golden_values expected(problem, entry);
   const golden_bounds mine = bound<T>(c, expected.counted), torchs = bound<double>(c, expected.counted);
@@ -304,8 +304,8 @@ int check_all(const std::string& kind) {
       described.erase(result);
     CAPTURE(described.dump());
     const json& problem = golden()["problems"][entry["problem"].get<std::size_t>()];
-    check_case<T>(problem, entry, suite_context_of(1));
-    check_case<T>(problem, entry, suite_context_of(2, 1));  // tiles of one sample and one class
+    check_case<T>(problem, entry, support::context_of(1));
+    check_case<T>(problem, entry, support::context_of(2, 1));  // tiles of one sample and one class
     ++cases;
   }
   return cases;

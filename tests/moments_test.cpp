@@ -25,8 +25,8 @@ constexpr std::size_t batches[] = {1, 7, 64, 1000000};
 
 // Every batch in moments of its own, merged two at a time until one is left: a random tree.
 template <class A, class T>
-moments_memory<A> merged_tree(generator& random, const suite_context& context, const labelled_samples<T>& s,
-                              std::size_t batch, unsigned leave_out) {
+moments_memory<A> merged_tree(generator& random, const lgm::host_context& context,
+                              const labelled_samples<T>& s, std::size_t batch, unsigned leave_out) {
   std::vector<moments_memory<A>> parts;
   for (std::size_t first = 0; first < s.samples(); first += batch) {
     parts.emplace_back(s.shape);
@@ -150,11 +150,11 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
       REQUIRE(accumulate(context_of(2, tile_bytes), s, 0, 300, m.get(without::nothing)) == status::success);
       m.check_same_class_bits(expected);
     }
-    suite_context pool = context_of(3);
+    lgm::host_context pool = context_of(3);
     pool.parallel_for.run = [](void*, int slots, void (*call)(void*, int), void* state) {
       for (int slot = slots - 1; slot >= 0; --slot) call(state, slot);
     };
-    for (const suite_context& context : {context_of(2), context_of(5), pool})
+    for (const lgm::host_context& context : {context_of(2), context_of(5), pool})
       for (const std::size_t offset : {0u, 1u, 3u}) {
         moments_memory<A> m(s.shape, offset);
         REQUIRE(accumulate(context, s, 0, 300, m.get(without::nothing), offset) == status::success);
@@ -171,7 +171,7 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
     REQUIRE(accumulate(context_of(1), s, 140, 160, whole.get(without::nothing)) == status::success);
     REQUIRE(lgm::merge_moments(context_of(1), s.shape, half.get(without::nothing),
                                whole.get(without::nothing)) == status::success);
-    for (const suite_context& context : {context_of(2), context_of(5), pool})
+    for (const lgm::host_context& context : {context_of(2), context_of(5), pool})
       for (const std::size_t offset : {0u, 1u, 3u}) {
         moments_memory<A> from(s.shape, offset), into(s.shape, offset);
         REQUIRE(accumulate(context_of(1), s, 0, 140, from.get(without::nothing)) == status::success);
@@ -235,7 +235,7 @@ TEST_CASE("the scatter's products are the caller's where there is a hook that ta
     CAPTURE(decline);
     plain_products products;
     products.decline = decline;
-    suite_context context = context_of(2);
+    lgm::host_context context = context_of(2);
     context.gemm.dgemm = plain_products::call;
     context.gemm.user = &products;
     moments_memory<double> m(s.shape);

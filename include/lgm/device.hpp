@@ -7,9 +7,11 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_call.hpp>
+#include <lgm/detail/device_moments.hpp>
 #include <lgm/detail/device_update.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
+#include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 
@@ -106,7 +108,10 @@ std::size_t workspace_size(const Context& ctx, const shape& s) {
   if (detail::check(s) != status::success) return 0;
   static_assert(std::is_same<F, T>::value && detail::is_device_scalar<T>,
                 "features and parameters are float or double");
-  const std::size_t bytes = detail::device_loss_bytes<T>(s, detail::tile_limit(ctx, s));
+  const std::size_t limit = detail::tile_limit(ctx, s);
+  const std::size_t bytes =
+      std::max(detail::device_loss_bytes<T>(s, limit),
+               detail::device_moments_bytes(detail::device_moments_plan::make(s, limit), s));
   return bytes == 0 ? 0 : bytes + detail::device_traits<Context>::scratch_bytes(ctx, s);
 }
 
@@ -247,6 +252,71 @@ status score(const Context& ctx, const shape& s, const mixture<detail::named_t<T
   return detail::on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
     return detail::device_run_score(device, tile_bytes, s, m, features, result, rest);
   });
+}
+
+// Means drawn from a normal distribution, the same numbers as on the host; log_variance and log_prior, where not null,
+// become 0 and -log(total_classes). One launch.
+template <class T, class Context, class = detail::if_device<Context>>
+status initialize_means(const Context& ctx, const shape& s, std::uint64_t seed, detail::named_t<T> scale,
+                        const parameters<T>& p) {
+  static_assert(detail::is_device_scalar<T>, "parameters are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_initialize_means(device, s, seed, scale, p);
+}
+
+// One step of stochastic gradient descent on every array of p whose gradient is not null, in one launch; see sgd_options
+// and sgd_update.
+//   momentum  the arrays' velocities, zero before the first step; may be null where options.momentum is 0
+template <class T, class Context, class = detail::if_device<Context>>
+status sgd_step(const Context& ctx, const shape& s, const sgd_options<T>& options,
+                const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
+                const parameters<detail::named_t<T>>& momentum, const parameters<detail::named_t<T>>& p) {
+  static_assert(detail::is_device_scalar<T>, "parameters are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_sgd_step(device, s, options, gradient, momentum, p);
+}
+
+// out [1] = the schedule at iteration *iteration_at, both in the device's memory: what loss_options::alpha_at reads, so that
+// a captured graph follows the schedule. A step that is not positive: status::invalid_option.
+template <class T, class Context, class = detail::if_device<Context>>
+status scheduled_alpha(const Context& ctx, const stepped_schedule<T>& schedule,
+                       const std::int64_t* iteration_at, detail::named_t<T>* out) {
+  static_assert(detail::is_device_scalar<T>, "schedules are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_scheduled_alpha(device, schedule, iteration_at, out);
+}
+
+// Adds a batch to the moments of its classes. A may be another type than T. Samples that are ignored, of weight 0 or of a
+// class outside [class_begin, class_begin + classes), whether there is such a class or not, do not count, and their features
+// are not read. count and scatter must be zero before the first batch; of a class whose count is 0 nothing else is read.
+template <class T, class L, class A, class Context, class = detail::if_device<Context>>
+status accumulate_moments(const Context& ctx, const shape& s, const loss_options<detail::named_t<T>>& options,
+                          const T* features, const L* labels, const class_moments<A>& moments, workspace w) {
+  static_assert(detail::is_device_scalar<T> && detail::is_device_scalar<A>,
+                "features and moments are float or double");
+  return detail::on_device(ctx, s, w, [&](auto& device, std::size_t tile_bytes, const workspace& rest) {
+    return detail::device_accumulate_moments(device, tile_bytes, s, options, features,
+                                             detail::label_view(labels), moments, rest);
+  });
+}
+
+// Adds one set of moments to another, as if the samples of `from` had followed those of `into`.
+template <class A, class Context, class = detail::if_device<Context>>
+status merge_moments(const Context& ctx, const shape& s, const class_moments<A>& from,
+                     const class_moments<A>& into) {
+  static_assert(detail::is_device_scalar<A>, "moments are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_merge_moments(device, s, from, into);
+}
+
+// Parameters from moments; see estimate_options. Classes with a count of 0 keep theirs, log_prior too.
+template <class A, class T, class Context, class = detail::if_device<Context>>
+status estimate(const Context& ctx, const shape& s, const class_moments<A>& moments,
+                const estimate_options<detail::named_t<T>>& options, const parameters<T>& p) {
+  static_assert(detail::is_device_scalar<T> && detail::is_device_scalar<A>,
+                "moments and parameters are float or double");
+  typename detail::device_traits<Context>::device_type device(ctx, workspace{});
+  return detail::device_estimate(device, s, moments, options, p);
 }
 
 }  // namespace lgm

@@ -22,23 +22,6 @@ inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
 
-template <class A>
-status check_moments(const shape& s, const class_moments<A>& m) {
-  static_assert(is_supported<A>, "moments are float or double");
-  if (m.count == nullptr && s.classes > 0) return status::null_pointer;
-  if (m.m2 != nullptr || m.scatter != nullptr) {
-    if (detail::check_mean(s, m.mean) != status::success) return status::null_pointer;
-  }
-  return m.scatter != nullptr && !detail::addressable(s.dims, s.dims) ? status::size_too_large
-                                                                      : status::success;
-}
-
-// What is written has to be there to be read: `needed` where `written` is not null.
-template <class A>
-status check_source(const shape& s, const void* written, const A* needed) {
-  return written == nullptr ? status::success : detail::check_mean(s, needed);
-}
-
 // Bytes that accumulate_moments needs.
 inline std::size_t moments_bytes(const host_context& ctx, const shape& s) {
   return detail::moments_bytes(detail::make_moments_plan(ctx, s, threads(ctx)), s);
@@ -65,11 +48,11 @@ template <class T, class L, class A>
 status accumulate_moments(const host_context& ctx, const shape& s,
                           const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                           const class_moments<A>& moments, workspace w) {
-  static_assert(host::is_supported<T>, "features are float or double");
+  static_assert(host::is_supported<T> && host::is_supported<A>, "features and moments are float or double");
   status checked =
       detail::first_failure(host::check(ctx, s), detail::check(options),
                             moments.mean != nullptr ? detail::check_features(s, features) : status::success,
-                            detail::check_rows(s, labels), host::check_moments(s, moments));
+                            detail::check_rows(s, labels), detail::check_moments(s, moments));
   if (checked != status::success) return checked;
   const detail::moments_plan plan = detail::make_moments_plan(ctx, s, host::threads(ctx));
   if (w.data == nullptr) return status::null_pointer;
@@ -88,9 +71,10 @@ status accumulate_moments(const host_context& ctx, const shape& s,
 template <class A>
 status merge_moments(const host_context& ctx, const shape& s, const class_moments<A>& from,
                      const class_moments<A>& into) {
+  static_assert(host::is_supported<A>, "moments are float or double");
   const status checked = detail::first_failure(
-      host::check(ctx, s), host::check_moments(s, from), host::check_moments(s, into),
-      host::check_source(s, into.mean, from.mean), host::check_source(s, into.m2, from.m2),
+      host::check(ctx, s), detail::check_moments(s, from), detail::check_moments(s, into),
+      detail::check_source(s, into.mean, from.mean), detail::check_source(s, into.m2, from.m2),
       into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                        : status::success);
   if (checked != status::success) return checked;
@@ -117,8 +101,8 @@ status estimate(const host_context& ctx, const shape& s, const class_moments<A>&
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = detail::first_failure(
       host::check(ctx, s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
-      host::check_source(s, written.mean, moments.mean),
-      host::check_source(s, written.log_variance, moments.m2), detail::check(options));
+      detail::check_source(s, written.mean, moments.mean),
+      detail::check_source(s, written.log_variance, moments.m2), detail::check(options));
   if (checked != status::success) return checked;
   if (options.decay == T(1)) return status::success;
   detail::estimate_driver<A, T, detail::host_threads>(ctx, host::threads(ctx), s, moments, options, written)

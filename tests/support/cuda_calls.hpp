@@ -11,11 +11,11 @@ template <class T>
 struct call_arrays {
   T *features, *mean, *log_variance, *log_prior;
   std::int64_t* labels;
-  T *row_state, *merged, *total, *feature, *mean_gradient, *log_variance_gradient, *log_prior_gradient,
-      *logits, *log_mixture, *mahalanobis;
+  T *moved, *row_state, *merged, *total, *feature, *mean_gradient, *log_variance_gradient,
+      *log_prior_gradient, *logits, *log_mixture, *mahalanobis;
 };
 
-// Every function that looks at samples and classes. The first status that is not success.
+// Every function that both contexts have. The first status that is not success.
 template <class T, class Context>
 lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays<T>& a,
                       const lgm::workspace& w) {
@@ -37,6 +37,13 @@ lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays
   if (status == lgm::status::success)
     status = lgm::logits(ctx, s, m, options, a.features, a.labels, a.logits, w);
   if (status == lgm::status::success) status = lgm::score(ctx, s, m, a.features, scores, w);
+  // A step from means of our own.
+  lgm::parameters<T> p;
+  p.mean = a.moved;
+  lgm::sgd_options<T> step;
+  step.mean_rate = T(0.5);
+  if (status == lgm::status::success) status = lgm::initialize_means(ctx, s, 5, T(0.25), p);
+  if (status == lgm::status::success) status = lgm::sgd_step(ctx, s, step, gradient, lgm::parameters<T>{}, p);
   // Two states of the same classes, as if they were others.
   result = {};
   result.row_state = a.merged;

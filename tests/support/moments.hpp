@@ -180,9 +180,9 @@ struct moments_memory : guarded_outputs<moments_memory<A>> {
 };
 
 // Accumulates the samples [first, first + n) in a workspace of exactly the size that is needed.
-template <class T, class A>
-lgm::status accumulate(const suite_context& context, const labelled_samples<T>& s, std::size_t first,
-                       std::size_t n, const lgm::class_moments<A>& moments, std::size_t offset = 0) {
+template <class Context, class T, class A>
+lgm::status accumulate(const Context& context, const labelled_samples<T>& s, std::size_t first, std::size_t n,
+                       const lgm::class_moments<A>& moments, std::size_t offset = 0) {
   lgm::shape shape = s.shape;
   shape.samples = static_cast<std::int64_t>(n);
   lgm::loss_options<T> options = s.options;
@@ -197,8 +197,8 @@ lgm::status accumulate(const suite_context& context, const labelled_samples<T>& 
 }
 
 // The same, `batch` samples at a time.
-template <class T, class A>
-void stream(const suite_context& context, const labelled_samples<T>& s, std::size_t batch,
+template <class Context, class T, class A>
+void stream(const Context& context, const labelled_samples<T>& s, std::size_t batch,
             const lgm::class_moments<A>& moments) {
   for (std::size_t first = 0; first < s.samples(); first += batch)
     REQUIRE(accumulate(context, s, first, std::min(batch, s.samples() - first), moments) ==

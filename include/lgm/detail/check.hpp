@@ -109,6 +109,21 @@ status check(const shape& s, const soft_targets<T>& targets) {
   return targets.data == nullptr && s.samples > 0 && s.classes > 0 ? status::null_pointer : status::success;
 }
 
+template <class A>
+status check_moments(const shape& s, const class_moments<A>& m) {
+  if (m.count == nullptr && s.classes > 0) return status::null_pointer;
+  if (m.m2 != nullptr || m.scatter != nullptr) {
+    if (check_mean(s, m.mean) != status::success) return status::null_pointer;
+  }
+  return m.scatter != nullptr && !addressable(s.dims, s.dims) ? status::size_too_large : status::success;
+}
+
+// What is written has to be there to be read: `needed` where `written` is not null.
+template <class A>
+status check_source(const shape& s, const void* written, const A* needed) {
+  return written == nullptr ? status::success : check_mean(s, needed);
+}
+
 // The first status that is not success.
 template <class... Status>
 status first_failure(Status... each) {

@@ -8,6 +8,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_direct.hpp>
+#include <lgm/detail/device_ranks.hpp>
 #include <lgm/detail/device_rows.hpp>
 #include <lgm/detail/device_small.hpp>
 #include <lgm/detail/device_tiles.hpp>
@@ -133,46 +134,6 @@ struct begin_sums_kernel {
                     static_cast<const T*>(t.b.offset), t.b.class_sum[c], t.b.differences + c * t.shape.dims);
   }
 };
-
-// Sorts the rows of a tile by their targets' classes, in their order, by counting for each how many come before it: each
-// pair is compared once, which for the rows of a tile is less than nothing beside the products.
-constexpr std::int64_t rank_block = 32;
-template <class T>
-struct rank_kernel {
-  device_rows<T> t;
-  template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * rank_block, rows = t.row_count;
-    group.for_each(smaller(rank_block, rows - begin), [&](std::int64_t n) {
-      const std::int64_t i = begin + n, mine = key(i);
-      std::int64_t rank = 0;
-      for (std::int64_t j = 0; j < rows; ++j) {
-        const std::int64_t theirs = key(j);
-        rank += theirs < mine || (theirs == mine && j < i) ? 1 : 0;
-      }
-      t.b.ranked_row[rank] = i;
-      t.b.ranked_class[rank] = mine;
-    });
-  }
-
- private:
-  LGM_HD std::int64_t key(std::int64_t i) const {
-    return t.b.target[i] < 0 ? t.shape.classes : t.b.target[i];
-  }
-};
-
-// Where class k begins among the ranked rows.
-LGM_HD inline std::int64_t first_of_class(const std::int64_t* ranked, std::int64_t rows, std::int64_t k) {
-  std::int64_t low = 0, high = rows;
-  while (low < high) {
-    const std::int64_t middle = low + (high - low) / 2;
-    if (ranked[middle] < k)
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
-}
 
 // Adds part `part` of `parts` of the tile's samples of class k to its sums.
 template <class Group, class T>
@@ -358,7 +319,8 @@ class device_loss {
                   zero_kernel<T>{s.dims, row_stride(s.gradient_stride, s.dims), t_.feature_gradient(0)});
     const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
     if (parameters && !t_.targets.is_soft)
-      device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block), rank_kernel<T>{t_});
+      device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block),
+                                  rank_kernel{t_.row_count, t_.b.key, t_.b.ranked_row, t_.b.ranked_class});
     tiles_.for_class_tiles([&] {
       if (needs_logits)
         tiles_.make_products();

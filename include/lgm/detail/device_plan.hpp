@@ -24,7 +24,7 @@ struct device_plan {
   std::int64_t chunks = 1;        // of the classes, for the mean of the means
   bool whole_rows = true;         // a tile has all classes: three products a step, else four
 
-  // rank_rows compares all pairs of a tile's rows.
+  // rank_kernel compares all pairs of a tile's rows.
   static constexpr std::int64_t most_rows = std::int64_t(1) << 14;
   static constexpr std::int64_t useful_rows = 256, enough_rows = 4096;
   // Of samples, in a task that counts them.
@@ -108,7 +108,7 @@ struct device_buffers {
   row_record<T>* record;  // [plan.rows]
   std::int64_t *target,
       *counts;  // [plan.rows]: the target's class, -1: none; 0 for rows that are left out, else 1
-  std::int64_t *ranked_row,
+  std::int64_t *key, *ranked_row,
       *ranked_class;  // [plan.rows], the rows by their targets' classes, those without one last
 
   device_buffers() = default;
@@ -153,6 +153,7 @@ struct device_buffers {
     record = a.take<row_record<T>>(p.rows);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);
+    key = a.take<std::int64_t>(p.rows);
     ranked_row = a.take<std::int64_t>(p.rows);
     ranked_class = a.take<std::int64_t>(p.rows);
   }

@@ -372,6 +372,7 @@ struct device_rows {
     group.once([&] {
       b.target[i] = counts ? target : -1;
       b.counts[i] = counts ? 1 : 0;
+      b.key[i] = b.target[i] < 0 ? shape.classes : b.target[i];
     });
     T* const out = centred(i);
     if (!counts) {
