@@ -252,6 +252,15 @@ void lgm_compare_use_blas(cblas_gemm_function<float> sgemm, cblas_gemm_function<
 void* lgm_compare_open(const lgm_compare_problem* problem) { return new bench(*problem); }
 void lgm_compare_close(void* handle) { delete static_cast<bench*>(handle); }
 
+// Runs the pieces of a product of OpenBLAS on OpenMP's threads, which the library's own loops have awake already: what
+// openblas_set_threads_callback_function takes. The pieces wait for each other, so each has a thread of its own.
+void lgm_compare_run_pieces(int, void (*run)(int, void*, int), int count, std::size_t size, void* pieces,
+                            int argument) {
+  detail::host_threads::run(count, [&](int thread) {
+    run(thread, static_cast<char*>(pieces) + static_cast<std::size_t>(thread) * size, argument);
+  });
+}
+
 std::int64_t lgm_compare_workspace_bytes(void* handle) {
   return static_cast<std::int64_t>(static_cast<bench*>(handle)->workspace_bytes());
 }

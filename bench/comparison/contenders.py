@@ -67,6 +67,7 @@ class Blas:
     set_threads: str
     version: str  # a function that answers text, or writes it
     prefix: str = ""
+    set_callback: str = ""  # has its threads replaced by others
     environment: dict = dataclasses.field(default_factory=dict)
 
     def find(self):
@@ -82,13 +83,10 @@ _SYSTEM = "/usr/lib/*-linux-gnu"
 # that it finds itself is checked like everything else.
 _OWN_CORE = {"OPENBLAS_CORETYPE": None, "OPENBLAS_L2_SIZE": None}
 # With threads of its own beside OpenMP's: while those spin, waiting for lgm's next loop, they keep OpenBLAS's from the
-# cores, and a step takes from twice to a hundred times as long. A BLAS on the same OpenMP runtime has no such trouble,
-# and is slower where OpenMP's threads sleep at once.
-_OPENBLAS = dict(
-    set_threads="openblas_set_num_threads",
-    version="openblas_get_config",
-    environment={**_OWN_CORE, "OMP_WAIT_POLICY": "passive"},
-)
+# cores, and a step takes from twice to a hundred times as long, unless OpenMP's sleep at once and are woken for every
+# loop. A BLAS on the same OpenMP threads has neither trouble; since 0.3.28 OpenBLAS can be put on them at run time.
+_OPENBLAS = dict(set_threads="openblas_set_num_threads", version="openblas_get_config")
+_SLEEPING = {**_OWN_CORE, "OMP_WAIT_POLICY": "passive"}
 BLASES = {
     "mkl": Blas(
         "MKL",
@@ -103,19 +101,23 @@ BLASES = {
         "PyPI: scipy-openblas32",
         (f"{_SITE}/scipy_openblas32/lib/libscipy_openblas.so",),
         prefix="scipy_",
+        set_callback="openblas_set_threads_callback_function",
+        environment=_OWN_CORE,
         **_OPENBLAS,
     ),
     "openblas-system": Blas(
         "system OpenBLAS",
         "Debian: libopenblas0-pthread",
         (f"{_SYSTEM}/openblas-pthread/libopenblas.so.0",),
+        environment=_SLEEPING,
         **_OPENBLAS,
     ),
     "openblas-openmp": Blas(
         "system OpenBLAS on OpenMP",
         "Debian: libopenblas0-openmp",
         (f"{_SYSTEM}/openblas-openmp/libopenblas.so.0",),
-        **{**_OPENBLAS, "environment": _OWN_CORE},
+        environment=_OWN_CORE,
+        **_OPENBLAS,
     ),
     "blis": Blas(
         "BLIS",
@@ -128,8 +130,10 @@ BLASES = {
 
 
 class _LoadedBlas:
-    def __init__(self, blas):
+    def __init__(self, blas, run_pieces):
         self.library = ctypes.CDLL(blas.find(), mode=ctypes.RTLD_GLOBAL)
+        if blas.set_callback:
+            getattr(self.library, blas.prefix + blas.set_callback)(run_pieces)
         self.sgemm, self.dgemm = (
             ctypes.cast(getattr(self.library, f"{blas.prefix}cblas_{letter}gemm"), ctypes.c_void_p) for letter in "sd"
         )
@@ -153,7 +157,7 @@ class LgmEngine:
         self.buffers = {}
         self.blas = None
         if blas is not None:
-            self.blas = _LoadedBlas(BLASES[blas])
+            self.blas = _LoadedBlas(BLASES[blas], self.library.lgm_compare_run_pieces)
             self.library.lgm_compare_use_blas(self.blas.sgemm, self.blas.dgemm)
 
     def loaded(self):

@@ -372,8 +372,10 @@ class host_loss {
       else
         t_.prepare_constants();
       make_weights(at_once, needs_logits, out, stride);
+      // Where nothing is there yet to be added to, the means' gradients are made in their own place.
+      T* const whole = gradient_.accumulate || t_.first_row > 0 ? nullptr : gradient_.mean;
       t_.multiply_weights(out, stride, wants_parameters(), gradient_.mean != nullptr,
-                          diagonal() && wants_log_variance(),
+                          diagonal() && wants_log_variance(), whole,
                           [&](std::int64_t begin, std::int64_t count, T* differences, T* squares) {
                             finish_parameters(begin, count, differences, squares);
                           });

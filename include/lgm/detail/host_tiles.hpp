@@ -206,10 +206,11 @@ class host_tiles {
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
   // (null: not wanted), and the sums over samples that parameter gradients are made of by blocks of classes:
   // finish_classes(begin, count, differences, squares) for each block of the tile, whose sums of w_ik (x_i - mu_k) and
-  // of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted.
+  // of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted. whole: [shape.classes, dims] to make the
+  // former in, all at once, where the caller's products do (null: none; they then come block by block).
   template <class F>
   void multiply_weights(T* out, std::int64_t out_stride, bool parameters, bool difference, bool square,
-                        F finish_classes) {
+                        T* whole, F finish_classes) {
     const std::int64_t dims = shape.dims;
     for_operands([&](std::int64_t begin, std::int64_t count) {
       host_plan::cut cut{0, 0, 0, 0};  // of the features' product
@@ -240,7 +241,10 @@ class host_tiles {
             external_gemm(plan.gemm, false, false, row_count, dims, count, T(-1), tile + begin, tile_stride,
                           operands_.operand(first_class, begin), dims, T(1), out, out_stride))
           feature_tasks = 0;
-        for (std::int64_t task = 0; task < class_tasks; ++task) classes_task(task, 0);
+        if (class_tasks > 0 && difference && whole != nullptr)
+          sum_samples_whole(begin, count, whole + (first_class + begin) * dims, finish_classes);
+        else
+          for (std::int64_t task = 0; task < class_tasks; ++task) classes_task(task, 0);
         parallel_for<Threads>(plan.parallel, plan.threads_for(row_count * count * dims), feature_tasks,
                               features_task);
         return;
@@ -313,19 +317,49 @@ class host_tiles {
       return;
     }
     if (!difference) return;
-    for (std::int64_t c = 0; c < count; ++c)
-      begin_class_sum(group_type{}, dims, parameters_of(first_class + begin + c).mean, buffers.offset,
-                      buffers.class_sum[begin + c], differences + c * dims);
+    begin_sums(begin, count, differences);
     if (skips_zeros(row_count, count, weights)) {
       sparse_gemm_transposed(count, dims, row_count, weights, tile_stride, centred(0), centred_stride(),
                              differences, dims);
       return;
     }
-    if (hooked && external_gemm(plan.gemm, true, false, count, dims, row_count, T(1), weights, tile_stride,
-                                centred(0), centred_stride(), T(1), differences, dims))
-      return;
-    gemm<transposed::yes, transposed::no>(count, dims, row_count, T(1), weights, tile_stride, centred(0),
-                                          centred_stride(), differences, dims, buffers.scratch[slot]);
+    if (!hooked || !add_samples_by_hook(begin, count, differences))
+      add_samples(begin, count, differences, slot);
+  }
+
+  // The same by one product of the caller's for all classes, with what is not a product done by all threads.
+  template <class F>
+  void sum_samples_whole(std::int64_t begin, std::int64_t count, T* differences, F finish_classes) {
+    const std::int64_t dims = shape.dims, block = plan.class_block(count, row_count, dims);
+    const auto for_blocks = [&](std::int64_t work, auto f) {
+      parallel_for<Threads>(
+          plan.parallel, plan.threads_for(work), (count + block - 1) / block,
+          [&](std::int64_t task, int slot) { f(task * block, std::min(block, count - task * block), slot); });
+    };
+    const auto at = [&](std::int64_t c) { return differences + c * dims; };
+    for_blocks(count * dims * 2, [&](auto c, auto n, int) { begin_sums(begin + c, n, at(c)); });
+    if (!add_samples_by_hook(begin, count, differences))
+      for_blocks(count * dims * row_count,
+                 [&](auto c, auto n, int slot) { add_samples(begin + c, n, at(c), slot); });
+    for_blocks((count + row_count) * dims * 2,
+               [&](auto c, auto n, int) { finish_classes(begin + c, n, at(c), nullptr); });
+  }
+
+  // The sums' parts that are not products.
+  void begin_sums(std::int64_t begin, std::int64_t count, T* differences) {
+    for (std::int64_t c = 0; c < count; ++c)
+      begin_class_sum(group_type{}, shape.dims, parameters_of(first_class + begin + c).mean, buffers.offset,
+                      buffers.class_sum[begin + c], differences + c * shape.dims);
+  }
+  // Their products; by_hook: false where there is none, or it has not done it.
+  bool add_samples_by_hook(std::int64_t begin, std::int64_t count, T* differences) {
+    return external_gemm(plan.gemm, true, false, count, shape.dims, row_count, T(1), tile + begin,
+                         tile_stride, centred(0), centred_stride(), T(1), differences, shape.dims);
+  }
+  void add_samples(std::int64_t begin, std::int64_t count, T* differences, int slot) {
+    gemm<transposed::yes, transposed::no>(count, shape.dims, row_count, T(1), tile + begin, tile_stride,
+                                          centred(0), centred_stride(), differences, shape.dims,
+                                          buffers.scratch[slot]);
   }
 
   bool skips_zeros(std::int64_t rows, std::int64_t classes, const T* weights) const {
