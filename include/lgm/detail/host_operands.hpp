@@ -87,7 +87,8 @@ class host_operands {
     if (held_kind_ == kind && held_begin_ == first_class + begin && held_count_ == count) return;
     const std::int64_t dims = shape_.dims,
                        part = std::max<std::int64_t>(plan_.grain / (8 * std::max<std::int64_t>(dims, 1)), 1);
-    parallel_for<Threads>(plan_.parallel, plan_.threads_for(8 * count * dims), (count + part - 1) / part,
+    const std::int64_t work = (raw_ ? 2 : 8) * count * dims;
+    parallel_for<Threads>(plan_.parallel, plan_.threads_for(work), (count + part - 1) / part,
                           [&](std::int64_t task, int) {
                             for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
                               if (kind == operand_kind::gradient)
