@@ -72,34 +72,51 @@ template <class Group, class F, class A>
 LGM_HD void merge_class(const Group& group, std::int64_t dims, A from_count, const F* mean, const A* residual,
                         const A* m2, A into_count, const class_moment_rows<A>& into, A* deviation) {
   using detail::fused;
-  const bool first = into_count == A(0);
   const merge_weights<A> weights(into_count, from_count);
-  const A root = std::sqrt(weights.square);
-  group.for_each(dims, [&](auto j) {
-    const auto high = load_as<A>(mean, j);
-    using V = std::decay_t<decltype(high)>;
-    const V zero(A(0));
-    if (first) {
+  if (into_count == A(0)) {
+    group.for_each(dims, [&](auto j) {
+      const auto high = load_as<A>(mean, j);
+      const std::decay_t<decltype(high)> zero(A(0));
       store(into.mean, j, high);
       if (into.residual != nullptr) store(into.residual, j, residual != nullptr ? load(residual, j) : zero);
       if (into.m2 != nullptr) store(into.m2, j, m2 != nullptr ? load(m2, j) : zero);
       if (deviation != nullptr) store(deviation, j, zero);
-      return;
-    }
-    const V old = load(static_cast<const A*>(into.mean), j);
-    const V old_low = into.residual != nullptr ? load(static_cast<const A*>(into.residual), j) : zero;
-    const V low = residual != nullptr ? load(residual, j) - old_low : -old_low;
-    const V delta = (high - old) + low;
-    const double_word<V> moved = two_sum(old, V(weights.share) * delta);
-    const double_word<V> merged = quick_two_sum(moved.high, moved.low + old_low);
-    store(into.mean, j, merged.high);
-    if (into.residual != nullptr) store(into.residual, j, merged.low);
+    });
+    return;
+  }
+  const A root = std::sqrt(weights.square);
+  // Adds to the squares what the merge does, from the difference of the means.
+  const auto add_squares = [&](auto j, auto delta) {
+    using V = decltype(delta);
     if (into.m2 != nullptr) {
       V squares = load(static_cast<const A*>(into.m2), j);
       if (m2 != nullptr) squares = squares + load(m2, j);
       store(into.m2, j, fused(V(weights.square) * delta, delta, squares));
     }
     if (deviation != nullptr) store(deviation, j, V(root) * delta);
+  };
+  if (into.residual == nullptr && residual == nullptr) {
+    group.for_each(dims, [&](auto j) {
+      const auto old = load(static_cast<const A*>(into.mean), j);
+      using V = std::decay_t<decltype(old)>;
+      const V delta = load_as<A>(mean, j) - old;
+      store(into.mean, j, fused(V(weights.share), delta, old));
+      add_squares(j, delta);
+    });
+    return;
+  }
+  group.for_each(dims, [&](auto j) {
+    const auto old = load(static_cast<const A*>(into.mean), j);
+    using V = std::decay_t<decltype(old)>;
+    const V zero(A(0));
+    const V old_low = into.residual != nullptr ? load(static_cast<const A*>(into.residual), j) : zero;
+    const V low = residual != nullptr ? load(residual, j) - old_low : -old_low;
+    const V delta = (load_as<A>(mean, j) - old) + low;
+    const double_word<V> moved = two_sum(old, V(weights.share) * delta);
+    const double_word<V> merged = quick_two_sum(moved.high, moved.low + old_low);
+    store(into.mean, j, merged.high);
+    if (into.residual != nullptr) store(into.residual, j, merged.low);
+    add_squares(j, delta);
   });
 }
 

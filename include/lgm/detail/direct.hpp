@@ -29,6 +29,20 @@ struct interleaved {
   }
 };
 
+// Samples or classes that a loop takes at a time: as many as leave all of the loop's packets in registers.
+template <class T>
+struct direct_blocks {
+  static constexpr bool many = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32;
+  static constexpr int logits = many ? 8 : 12, feature_gradient = many ? 8 : 6, class_sums = many ? 8 : 4;
+};
+
+// f(first, integral_constant<count>) for all of [first, n), Largest at a time, the last ones fewer.
+template <int Largest, class F>
+void for_blocks(std::int64_t first, std::int64_t n, F f) {
+  for (; first + Largest <= n; first += Largest) f(first, std::integral_constant<int, Largest>{});
+  if constexpr (Largest > 1) for_blocks<(Largest > 3 ? Largest / 3 : 1)>(first, n, f);
+}
+
 // A block of Rows samples against one packet of classes; see direct_logits.
 template <int Rows, class T>
 void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stride, const T* operand, T* out,
@@ -60,15 +74,12 @@ void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stri
 template <class T>
 void direct_logits(std::int64_t rows, std::int64_t classes, std::int64_t dims, const T* features,
                    std::int64_t stride, const T* operand, T* out, std::int64_t out_stride) {
-  constexpr int block = 8;
   packet_group<T>{}.for_each(classes, [&](packet_index k) {
     const T* group = operand + k.first * dims * 2;
-    std::int64_t i = 0;
-    for (; i + block <= rows; i += block)
-      direct_logits_block<block>(dims, features + i * stride, stride, group, out + i * out_stride, out_stride,
-                                 k);
-    for (; i < rows; ++i)
-      direct_logits_block<1>(dims, features + i * stride, stride, group, out + i * out_stride, out_stride, k);
+    for_blocks<direct_blocks<T>::logits>(0, rows, [&](std::int64_t i, auto count) {
+      direct_logits_block<decltype(count)::value>(dims, features + i * stride, stride, group,
+                                                  out + i * out_stride, out_stride, k);
+    });
   });
 }
 
@@ -79,10 +90,9 @@ void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64
                              std::int64_t weights_stride, const T* features, std::int64_t stride,
                              const T* operand, T* out, std::int64_t out_stride) {
   using P = packet<T>;
-  constexpr int block = 8;
   packet_group<T>{}.for_each(dims, [&](packet_index j) {
     const T* const slab = operand + j.first * classes * 2;
-    const auto rows_block = [&](std::int64_t first, auto count) {
+    for_blocks<direct_blocks<T>::feature_gradient>(0, rows, [&](std::int64_t first, auto count) {
       constexpr int n = decltype(count)::value;
       const T* w = weights + first * weights_stride;
       P x[n], sum[n];
@@ -99,10 +109,7 @@ void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64
         T* to = out + (first + r) * out_stride;
         store(to, j, load(to, j) + sum[r]);
       }
-    };
-    std::int64_t i = 0;
-    for (; i + block <= rows; i += block) rows_block(i, std::integral_constant<int, block>{});
-    for (; i < rows; ++i) rows_block(i, std::integral_constant<int, 1>{});
+    });
   });
 }
 
@@ -115,11 +122,10 @@ void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dim
                        std::int64_t weights_stride, const T* features, std::int64_t stride,
                        const std::int64_t* counts, const T* mean, T* difference, T* square, T* slab) {
   using P = packet<T>;
-  constexpr int block = 8;
   packet_group<T>{}.for_each(dims, [&](packet_index j) {
     for (std::int64_t i = 0; i < rows; ++i)
       (counts[i] != 0 ? load(features + i * stride, j) : P(T(0))).store(slab + i * P::size);
-    const auto classes_block = [&](std::int64_t first, auto count) {
+    for_blocks<direct_blocks<T>::class_sums>(0, classes, [&](std::int64_t first, auto count) {
       constexpr int n = decltype(count)::value;
       P mu[n], sum[n], sum_square[n];
       for (int c = 0; c < n; ++c) {
@@ -140,10 +146,7 @@ void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dim
         store(difference + (first + c) * dims, j, sum[c]);
         if (square != nullptr) store(square + (first + c) * dims, j, sum_square[c]);
       }
-    };
-    std::int64_t k = 0;
-    for (; k + block <= classes; k += block) classes_block(k, std::integral_constant<int, block>{});
-    for (; k < classes; ++k) classes_block(k, std::integral_constant<int, 1>{});
+    });
   });
 }
 
