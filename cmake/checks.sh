@@ -3,6 +3,9 @@
 # The stages of `cmake/bootstrap.sh test` that are more than building and testing a preset. Sourced there; each runs in
 # the repository's root, prints a line that begins with "skipped:" where it cannot run, and returns false if it fails.
 
+# How many processes a stage may have at a time.
+jobs=$(nproc)
+
 # Other versions lay the same code out differently, and find other faults.
 clang_tools_version=14
 
@@ -38,7 +41,7 @@ check_format() {
     if [[ -d $folder ]]; then folders+=("$folder"); fi
   done
   find "${folders[@]}" -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
-    xargs -0 -n 8 -P "$(nproc)" "$tool" --dry-run --Werror
+    xargs -0 -n 8 -P "$jobs" "$tool" --dry-run --Werror
 }
 
 # What .clang-tidy names, in a few files that between them include and use every header.
@@ -55,11 +58,11 @@ check_tidy() {
     if grep -qF "$PWD/$source\"" "$flags"; then sources+=("$source"); fi
   done
   printf '%s\n' "${sources[@]}"
-  printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P "$(nproc)" "$tool" --quiet -p build/clang
+  printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P "$jobs" "$tool" --quiet -p build/clang
 }
 
-build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$(nproc)"; }
-build_and_test() { build_preset "$1" && ctest --preset "$1" -j "$(nproc)"; }
+build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; }
+build_and_test() { build_preset "$1" && ctest --preset "$1" -j "$jobs"; }
 
 check_cuda() {
   local compiler

@@ -12,16 +12,6 @@
 
 namespace support {
 
-// How an emulated device runs its kernels.
-struct device_context {
-  int threads = 0;  // means nothing to a device; suites set it all the same
-  std::size_t tile_bytes = std::size_t(64) << 20;
-  task_groups groups = task_groups::serial;
-  bool backwards = false;
-  lane_order order = lane_order::shuffled;
-  device_counts* counts = nullptr;  // where not null, what was launched is added here
-};
-
 inline device_context device_context_of(task_groups groups, std::size_t tile_bytes = std::size_t(64) << 20,
                                         bool backwards = false) {
   device_context c;
@@ -30,16 +20,6 @@ inline device_context device_context_of(task_groups groups, std::size_t tile_byt
   c.backwards = backwards;
   return c;
 }
-
-// The device of a context. Its products need no scratch.
-struct context_device : emulated_device {
-  context_device(const device_context& c, const lgm::workspace&) {
-    groups = c.groups;
-    backwards = c.backwards;
-    order = c.order;
-    counts = c.counts;
-  }
-};
 
 #if defined(LGM_TEST_DEVICE)
 using suite_context = device_context;
@@ -53,7 +33,7 @@ namespace lgm::detail {
 
 template <>
 struct device_traits<support::device_context> {
-  using device_type = support::context_device;
+  using device_type = support::emulated_device;
   static std::size_t scratch_bytes(const support::device_context&, const shape&) { return 0; }
 };
 

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <doctest/doctest.h>
-
+#include <cstddef>
 #include <cstdint>
 #include <lgm/detail/device.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
 
 #include "support/emulated_group.hpp"
-#include "support/thread_group.hpp"
 
 // Devices whose memory is the host's (detail/device.hpp says what a device is): a driver that runs on them is the driver
 // that runs on a GPU, kernel by kernel, with the groups' barriers, their lanes' own variables and the order of lanes and
@@ -21,26 +19,22 @@ namespace support {
 template <class T>
 void multiply_plainly(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
                       T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                      std::int64_t ldc) {
-  constexpr std::int64_t chunk = 32;
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      T sum = 0;
-      for (std::int64_t first = 0; first < k; first += chunk) {
-        T part = 0;
-        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p)
-          part += (transpose_a ? a[p * lda + i] : a[i * lda + p]) *
-                  (transpose_b ? b[j * ldb + p] : b[p * ldb + j]);
-        sum += part;
-      }
-      c[i * ldc + j] = beta == T(0) ? alpha * sum : alpha * sum + beta * c[i * ldc + j];
-    }
-}
+                      std::int64_t ldc);
 
 enum class task_groups { serial, emulated, threads };
 
 struct device_counts {
   std::int64_t launches = 0, products = 0;
+};
+
+// A device as the library's functions take it: how it runs its kernels.
+struct device_context {
+  int threads = 0;  // means nothing to a device; suites set it all the same
+  std::size_t tile_bytes = std::size_t(64) << 20;
+  task_groups groups = task_groups::serial;
+  bool backwards = false;
+  lane_order order = lane_order::shuffled;
+  device_counts* counts = nullptr;  // where not null, what was launched is added here
 };
 
 // Every kernel runs at once, its tasks in order or, where `backwards`, in reverse order.
@@ -54,24 +48,21 @@ class emulated_device {
   std::int64_t launches = 0, products = 0;  // so far
   device_counts* counts = nullptr;          // where not null, the same, of several devices
 
+  emulated_device() = default;
+  // Its products need no scratch.
+  emulated_device(const device_context& c, const lgm::workspace&);
+
+  // Every kernel is compiled for two groups; all else is the same for all of them, and compiled once.
   template <int... Widths, class Kernel>
   void launch(int lanes, std::int64_t tasks, const Kernel& kernel) {
     static_assert(sizeof(Kernel) <= 4096, "a kernel's arguments are at most 4 KiB");
-    REQUIRE(((lanes == Widths) || ...));
-    if (tasks <= 0) return;
-    ++launches;
-    if (counts != nullptr) ++counts->launches;
-    for (std::int64_t n = 0; n < tasks; ++n) {
-      const std::int64_t task = backwards ? tasks - 1 - n : n;
-      const int count = std::min(lanes, most_lanes);
-      const auto one = [&](const auto& group, auto...) { kernel(group, task); };
-      if (lanes == 1 || groups == task_groups::serial)
-        one(lgm::serial_group{});
-      else if (groups == task_groups::emulated)
-        emulated_group{count, order}.run(one);
-      else
-        thread_group{count}.run(one);
-    }
+    run_tasks(((lanes == Widths) || ...), lanes, tasks, &kernel,
+              [](const void* each, std::int64_t task) {
+                (*static_cast<const Kernel*>(each))(lgm::serial_group{}, task);
+              },
+              [](const void* each, const lane_group& group, std::int64_t task) {
+                (*static_cast<const Kernel*>(each))(group, task);
+              });
   }
   template <class T>
   void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
@@ -81,6 +72,11 @@ class emulated_device {
     multiply_plainly(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
   lgm::status result() const { return lgm::status::success; }
+
+ private:
+  void run_tasks(bool known_width, int lanes, std::int64_t tasks, const void* kernel,
+                 void (*serial)(const void*, std::int64_t),
+                 void (*in_lanes)(const void*, const lane_group&, std::int64_t));
 };
 
 }  // namespace support

@@ -3,12 +3,14 @@
 
 #include <lgm/lgm.hpp>
 
-// The host driver is most of what a file that calls the library compiles. The tests share one copy of it,
-// instantiated.cpp.
+#include "support/context.hpp"
+
+// The drivers are most of what a file that calls the library compiles, and the kernels of an emulated device most of all.
+// The tests share one copy of them: instantiated_host.cpp and instantiated_device.cpp.
 
 namespace lgm::detail {
 
-#define LGM_TEST_INSTANTIATE(prefix, T)                                                                    \
+#define LGM_TEST_HOST_DRIVER(prefix, T)                                                                    \
   prefix template void run_loss<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,        \
                                                  const loss_options<T>&, const T*, const loss_targets<T>&, \
                                                  const T*, bool, const T*, const loss_result<T>&,          \
@@ -22,9 +24,32 @@ namespace lgm::detail {
   prefix template void run_score<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,       \
                                                   const T*, const score_result<T>&, const workspace&);
 
+#define LGM_TEST_DEVICE_DRIVER(prefix, T)                                                                   \
+  prefix template status device_run_loss(support::emulated_device&, std::size_t, const shape&,              \
+                                         const mixture<T>&, const loss_options<T>&, const T*,               \
+                                         const device_targets<T>&, bool, const T*, bool, const T*,          \
+                                         const loss_result<T>&, const gradients<T, T>&, const workspace&);  \
+  prefix template status device_run_logits(support::emulated_device&, std::size_t, const shape&,            \
+                                           const mixture<T>&, const loss_options<T>&, const T*,             \
+                                           const label_view&, T*, const workspace&);                        \
+  prefix template status device_run_logits_backward(                                                        \
+      support::emulated_device&, std::size_t, const shape&, const mixture<T>&, const loss_options<T>&,      \
+      const T*, const device_targets<T>&, const T*, const gradients<T, T>&, const workspace&);              \
+  prefix template status device_run_score(support::emulated_device&, std::size_t, const shape&,             \
+                                          const mixture<T>&, const T*, const score_result<T>&,              \
+                                          const workspace&);                                                \
+  prefix template status device_merge_row_state(support::emulated_device&, const shape&, const T*, T*);     \
+  prefix template status device_sgd_step(support::emulated_device&, const shape&, const sgd_options<T>&,    \
+                                         const gradients<T, T>&, const parameters<T>&,                      \
+                                         const parameters<T>&);                                             \
+  prefix template status device_initialize_means(support::emulated_device&, const shape&, std::uint64_t, T, \
+                                                 const parameters<T>&);
+
 #if !defined(LGM_TEST_INSTANTIATING)
-LGM_TEST_INSTANTIATE(extern, float)
-LGM_TEST_INSTANTIATE(extern, double)
+LGM_TEST_HOST_DRIVER(extern, float)
+LGM_TEST_HOST_DRIVER(extern, double)
+LGM_TEST_DEVICE_DRIVER(extern, float)
+LGM_TEST_DEVICE_DRIVER(extern, double)
 #endif
 
 }  // namespace lgm::detail

@@ -2,18 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <functional>
-#include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -45,9 +40,7 @@ struct group_call {
   friend bool operator==(const group_call& a, const group_call& b) {
     return std::strcmp(a.name, b.name) == 0 && a.n == b.n && a.value_bytes == b.value_bytes;
   }
-  std::string text() const {
-    return std::string(name) + " of " + std::to_string(n) + " (" + std::to_string(value_bytes) + " bytes)";
-  }
+  std::string text() const;
 };
 
 // Unwinds a lane whose team has failed elsewhere.
@@ -81,15 +74,7 @@ class lane_team {
 
   // Throws where this lane's call is not the one that the phase's first lane made. The caller keeps other
   // lanes out.
-  void check(int lane, const group_call& call) {
-    if (arrived_ == 0) {
-      call_ = call;
-      first_ = lane;
-    } else if (!(call == call_)) {
-      throw group_misuse("lane " + std::to_string(lane) + " is at " + call.text() + ", lane " +
-                         std::to_string(first_) + " at " + call_.text());
-    }
-  }
+  void check(int lane, const group_call& call);
 
   int arrived_ = 0;
   std::exception_ptr error_;
@@ -217,13 +202,15 @@ class lane_group {
   // While it lives, the lane is inside a call, and may make no other.
   struct phase {
     phase(const lane_group& group, const char* name) : lane(group) {
-      if (lane.inside_ != nullptr) throw group_misuse(std::string(name) + " inside " + lane.inside_);
+      if (lane.inside_ != nullptr) refuse(name, lane.inside_);
       lane.inside_ = name;
     }
     ~phase() { lane.inside_ = nullptr; }
     phase(const phase&) = delete;
     const lane_group& lane;
   };
+
+  [[noreturn]] static void refuse(const char* name, const char* inside);
 
   // f(i) for the lane's share of [0, n), in vectors of `width`.
   template <class F>
@@ -258,95 +245,11 @@ class lane_group {
   mutable int buffer_ = 0;
 };
 
-// Wakes one thread, once a post.
-class wake_up {
- public:
-  void post() {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      posted_ = true;
-    }
-    ready_.notify_one();  // after the lock, which the woken thread takes at once
-  }
-  void wait() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    ready_.wait(lock, [this] { return posted_; });
-    posted_ = false;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable ready_;
-  bool posted_ = false;
-};
-
-// Threads that outlive a run: starting 128 of them for each would take most of the time.
-class lane_threads {
- public:
-  ~lane_threads() {
-    stopping_ = true;
-    for (const auto& worker : workers_) worker->go.post();
-    for (const auto& worker : workers_) worker->thread.join();
-  }
-
-  // work(lane) on a thread a lane; returns when all are through. One run at a time.
-  void run(int lanes, const std::function<void(int)>& work) {
-    for (int lane = static_cast<int>(workers_.size()); lane < lanes; ++lane) {
-      workers_.push_back(std::make_unique<worker_thread>());
-      workers_.back()->thread =
-          std::thread([this, lane, worker = workers_.back().get()] { serve(lane, *worker); });
-    }
-    work_ = &work;
-    running_ = lanes;
-    for (int lane = 0; lane < lanes; ++lane) workers_[static_cast<std::size_t>(lane)]->go.post();
-    done_.wait();
-  }
-
-  static lane_threads& shared() {
-    static lane_threads threads;
-    return threads;
-  }
-
- private:
-  struct worker_thread {
-    wake_up go;
-    std::thread thread;
-  };
-
-  void serve(int lane, worker_thread& worker) {
-    for (;;) {
-      worker.go.wait();
-      if (stopping_) return;
-      (*work_)(lane);
-      if (--running_ == 0) done_.post();
-    }
-  }
-
-  std::vector<std::unique_ptr<worker_thread>> workers_;
-  const std::function<void(int)>* work_ = nullptr;
-  std::atomic<int> running_{0};
-  std::atomic<bool> stopping_{false};
-  wake_up done_;
-};
+// What a team runs: an algorithm with its group and the lane's number.
+using lane_function = std::function<void(const lane_group&, int lane)>;
 
 // f(group, lane) once per lane; throws what a lane threw first.
-template <class F>
-void run_lanes(lane_team& team, F f) {
-  team.start();
-  lane_threads::shared().run(team.lanes(), [&](int lane) {
-    try {
-      team.enter(lane);
-      const lane_group group(team, lane);
-      f(group, lane);
-      team.finish(lane);
-    } catch (const lane_abandoned&) {
-      team.fail(lane, nullptr);
-    } catch (...) {
-      team.fail(lane, std::current_exception());
-    }
-  });
-  team.rethrow();
-}
+void run_lanes(lane_team& team, const lane_function& f);
 
 // Groups that need no team, for tests that take either.
 template <class Group>

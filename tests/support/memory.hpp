@@ -55,22 +55,15 @@ constexpr int poison_byte(bool floating) { return floating ? 0xFF : 0xA5; }
 // Rows of a stride, with a guard of poison on both sides and poison in the padding. `offset` moves the first
 // element that many elements off a 64-byte boundary.
 template <class T>
-class guarded {
+class guarded {  // of float, double, std::int64_t or unsigned char
  public:
   explicit guarded(std::int64_t rows, std::int64_t columns = 1, std::int64_t stride = 0,
-                   std::size_t offset = 0)
-      : rows_(size_of(rows)), columns_(size_of(columns)), stride_(size_of(stride == 0 ? columns : stride)) {
-    length_ = rows_ == 0 ? 0 : (rows_ - 1) * stride_ + columns_;
-    bytes_.resize(64 + (2 * guard + offset + length_) * sizeof(T));
-    const std::size_t past = reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64;
-    start_ = (past == 0 ? 0 : 64 - past) + (guard + offset) * sizeof(T);
-    clear();
-  }
+                   std::size_t offset = 0);
   // Addresses into the storage would not survive a copy with another alignment.
   guarded(guarded&&) noexcept = default;
   guarded(const guarded&) = delete;
 
-  void clear() { std::memset(bytes_.data(), poison_byte(std::is_floating_point<T>::value), bytes_.size()); }
+  void clear();
   T* data() { return reinterpret_cast<T*>(bytes_.data() + start_); }
   const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + start_); }
   std::size_t rows() const { return rows_; }
@@ -80,55 +73,22 @@ class guarded {
   const T& operator[](std::size_t n) const { return at(n / columns_, n % columns_); }
 
   // Guards and padding still hold poison.
-  bool intact() const {
-    return poisoned(0, start_) && poisoned(start_ + length_ * sizeof(T), bytes_.size()) && padding_intact();
-  }
+  bool intact() const;
   // Nothing was written at all.
   bool untouched() const { return poisoned(0, bytes_.size()); }
   // Every element was written: none is wholly poison.
-  bool written() const {
-    for (std::size_t n = 0; n < size(); ++n)
-      if (element_poisoned(n)) return false;
-    return true;
-  }
+  bool written() const;
   // The same values bit for bit.
-  bool same_bits(const guarded& other) const {
-    if (rows_ != other.rows_ || columns_ != other.columns_) return false;
-    for (std::size_t n = 0; n < size(); ++n)
-      if (std::memcmp(&(*this)[n], &other[n], sizeof(T)) != 0) return false;
-    return true;
-  }
-  bool all_zero() const {
-    for (std::size_t n = 0; n < size(); ++n)
-      if (!((*this)[n] == T(0))) return false;
-    return true;
-  }
-  std::vector<T> packed() const {
-    std::vector<T> values(size());
-    for (std::size_t n = 0; n < size(); ++n) values[n] = (*this)[n];
-    return values;
-  }
+  bool same_bits(const guarded& other) const;
+  bool all_zero() const;
+  std::vector<T> packed() const;
 
  private:
   static constexpr std::size_t guard = 64;
 
-  bool poisoned(std::size_t begin, std::size_t end) const {
-    const auto expected = static_cast<unsigned char>(poison_byte(std::is_floating_point<T>::value));
-    for (std::size_t n = begin; n < end; ++n)
-      if (bytes_[n] != expected) return false;
-    return true;
-  }
-  bool element_poisoned(std::size_t n) const {
-    const std::size_t begin = start_ + (n / columns_ * stride_ + n % columns_) * sizeof(T);
-    return poisoned(begin, begin + sizeof(T));
-  }
-  bool padding_intact() const {
-    for (std::size_t row = 0; row + 1 < rows_; ++row) {
-      const std::size_t begin = start_ + (row * stride_ + columns_) * sizeof(T);
-      if (!poisoned(begin, begin + (stride_ - columns_) * sizeof(T))) return false;
-    }
-    return true;
-  }
+  bool poisoned(std::size_t begin, std::size_t end) const;
+  bool element_poisoned(std::size_t n) const;
+  bool padding_intact() const;
 
   std::size_t rows_, columns_, stride_, length_ = 0, start_ = 0;
   std::vector<unsigned char> bytes_;

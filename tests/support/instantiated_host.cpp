@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #define LGM_TEST_INSTANTIATING
-#include "instantiated.hpp"
+#include "support/instantiated.hpp"
 
 namespace lgm::detail {
 
-LGM_TEST_INSTANTIATE(, float)
-LGM_TEST_INSTANTIATE(, double)
+LGM_TEST_HOST_DRIVER(, float)
+LGM_TEST_HOST_DRIVER(, double)
 
 }  // namespace lgm::detail
