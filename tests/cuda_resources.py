@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: MIT
 """Holds kernels to their budgets of registers, stack, spills and shared memory.
 
-usage: cuda_resources.py record REPORT COMMAND...     runs a compiler (with -Xptxas=-v) and keeps what it says in REPORT
-       cuda_resources.py check REPORT BUDGETS.json
+usage: cuda_resources.py record REPORTS COMMAND...     runs a compiler (with -Xptxas=-v) and keeps what it says in the folder
+                                                       REPORTS, in a file with the name of its -o
+       cuda_resources.py check REPORTS BUDGETS.json
 
 check fails where a kernel uses more than the budget whose name is part of the kernel's allows (bytes, but for registers), where
 a kernel has no budget, and where a budget has no kernel.
 """
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
 
 
-def record(report, command):
+def record(reports, command):
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    with open(report, "w", encoding="utf-8") as file:
-        file.write(done.stderr)
+    folder, output = pathlib.Path(reports), pathlib.Path(command[command.index("-o") + 1])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{output.name}.txt").write_text(done.stderr, encoding="utf-8")
     # What is not ptxas's report is for whoever reads the build.
     ours = re.compile(r"ptxas info|bytes stack frame|Function properties|^$")
     sys.stderr.writelines(line + "\n" for line in done.stderr.splitlines() if not ours.search(line))
     return done.returncode
 
 
-def kernels(report):
-    """Name, architecture and use of every kernel in a report."""
-    name = arch = None
-    use = {}
-    with open(report, encoding="utf-8") as file:
-        for line in file:
+def kernels(reports):
+    """Name, architecture and use of every kernel in the reports."""
+    for report in sorted(pathlib.Path(reports).glob("*.txt")):
+        name = arch = None
+        use = {}
+        for line in report.read_text(encoding="utf-8").splitlines():
             if found := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
                 name, arch = found[1], found[2]
             elif found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
@@ -42,11 +45,11 @@ def kernels(report):
                 name = None
 
 
-def check(report, budget_file):
+def check(reports, budget_file):
     with open(budget_file, encoding="utf-8") as file:
         budgets = json.load(file)
     matched, failed, count = set(), False, 0
-    for name, arch, use in kernels(report):
+    for name, arch, use in kernels(reports):
         count += 1
         # Names begin with their length, which tells one that ends like another apart.
         budget = next((b for b in budgets if f"{len(b)}{b}" in name), None)

@@ -1,40 +1,23 @@
 // SPDX-License-Identifier: MIT
 
-// The CUDA driver against the host's in double, on random problems of all shapes. Compiling it, with warnings as errors,
-// instantiates every kernel; it runs where there is a device, and elsewhere says that it is skipped.
+// The CUDA driver against the host's in double, on random problems of all shapes. It runs where there is a device, and
+// elsewhere says that it is skipped.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <lgm/lgm.cuh>
 
+#include "support/compiled_cuda.hpp"
+#include "support/cuda_array.hpp"
 #include "support/cuda_calls.hpp"
+#include "support/memory.hpp"
 
 namespace {
 
-constexpr int skipped = 77;  // what the test driver takes for "not run"
-
-// Memory that host and device both see; holds NaN (of reals), so that what is not written shows.
-template <class T>
-class array {
- public:
-  explicit array(std::int64_t size) : size_(size) {
-    if (cudaMallocManaged(&data_, static_cast<std::size_t>(size + 1) * sizeof(T)) != cudaSuccess)
-      data_ = nullptr;
-    if (data_ != nullptr) std::memset(data_, 0xFF, static_cast<std::size_t>(size + 1) * sizeof(T));
-  }
-  ~array() { cudaFree(data_); }
-  array(const array&) = delete;
-  array& operator=(const array&) = delete;
-  T* data() { return data_; }
-  T& operator[](std::int64_t n) { return data_[n]; }
-  std::int64_t size() const { return size_; }
-
- private:
-  T* data_ = nullptr;
-  std::int64_t size_;
-};
+using support::cuda_array;
 
 int failures = 0;
 
@@ -47,7 +30,7 @@ void expect(bool good, const char* what, const lgm::shape& s) {
 
 // max |device - host| over an array, as a share of the array's largest magnitude.
 template <class T>
-void expect_near(const char* what, array<double>& host, array<T>& device, double tolerance,
+void expect_near(const char* what, cuda_array<double>& host, cuda_array<T>& device, double tolerance,
                  const lgm::shape& s) {
   double error = 0, scale = 0;
   for (std::int64_t n = 0; n < host.size(); ++n) {
@@ -57,14 +40,15 @@ void expect_near(const char* what, array<double>& host, array<T>& device, double
     if (std::isfinite(host[n])) scale = std::fmax(scale, std::fabs(host[n]));
   }
   expect(error <= tolerance * (1 + scale), what, s);
+  expect(device.intact(), "behind an array", s);
 }
 
 // The arrays of a call.
 template <class T>
 struct arrays {
-  array<T> features, mean, log_variance, log_prior;
-  array<T> moved, row_state, merged, total, feature, mean_gradient, log_variance_gradient, log_prior_gradient,
-      logits, log_mixture, mahalanobis;
+  cuda_array<T> features, mean, log_variance, log_prior;
+  cuda_array<T> moved, row_state, merged, total, feature, mean_gradient, log_variance_gradient,
+      log_prior_gradient, logits, log_mixture, mahalanobis;
 
   explicit arrays(const lgm::shape& s)
       : features(s.samples * s.dims),
@@ -83,7 +67,7 @@ struct arrays {
         log_mixture(s.samples),
         mahalanobis(s.samples) {}
 
-  call_arrays<T> pointers(array<std::int64_t>& labels) {
+  call_arrays<T> pointers(cuda_array<std::int64_t>& labels) {
     return {features.data(),
             mean.data(),
             log_variance.data(),
@@ -107,8 +91,8 @@ template <class T>
 void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t seed, double tolerance) {
   arrays<double> host(s);
   arrays<T> device(s);
-  array<std::int64_t> labels(s.samples);
-  const auto fill = [&](array<double>& from, array<T>& to, double scale, double offset) {
+  cuda_array<std::int64_t> labels(s.samples);
+  const auto fill = [&](cuda_array<double>& from, cuda_array<T>& to, double scale, double offset) {
     for (std::int64_t n = 0; n < from.size(); ++n) {
       to[n] = static_cast<T>(offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n)));
       from[n] = static_cast<double>(to[n]);
@@ -122,7 +106,7 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   for (std::int64_t i = 0; i < s.samples; ++i) labels[i] = i % 7 == 3 ? -100 : (i * 2654435761) % s.classes;
   expect(run_on_host(s, host.pointers(labels)) == lgm::status::success, "the host's calls", s);
   const std::size_t bytes = lgm::workspace_size<T>(ctx, s);
-  array<unsigned char> memory(static_cast<std::int64_t>(bytes));
+  cuda_array<unsigned char> memory(static_cast<std::int64_t>(bytes));
   expect(run_calls(ctx, s, device.pointers(labels), {memory.data(), bytes}) == lgm::status::success,
          "the device's calls", s);
   expect(cudaStreamSynchronize(ctx.stream) == cudaSuccess, "a kernel", s);
@@ -139,13 +123,31 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   expect_near("squared_mahalanobis", host.mahalanobis, device.mahalanobis, tolerance, s);
 }
 
+// Sizes from one to hundreds, each as likely to be small as large, and around the groups' widths.
+lgm::shape random_shape(support::generator& random) {
+  constexpr std::int64_t edges[] = {1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 127, 128, 129, 255, 256, 257, 513};
+  const auto size = [&](std::int64_t most) {
+    if (random.chance(0.5)) return std::min(most, random.pick(edges));
+    return static_cast<std::int64_t>(std::pow(static_cast<double>(most), random.uniform()));
+  };
+  lgm::shape s;
+  s.samples = size(600);
+  s.classes = size(1200);
+  s.dims = size(600);
+  // The host computes it too.
+  while (s.samples * s.classes * s.dims > 20000000) s.samples = (s.samples + 1) / 2;
+  constexpr lgm::covariance covariances[] = {lgm::covariance::identity, lgm::covariance::spherical,
+                                             lgm::covariance::diagonal};
+  s.covariance = random.pick(covariances);
+  return s;
+}
+
 }  // namespace
 
 int main() {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+  if (!support::has_device()) {
     std::printf("skipped: no CUDA device\n");
-    return skipped;
+    return support::skipped;
   }
   lgm::cuda_context ctx;
   if (cudaStreamCreate(&ctx.stream) != cudaSuccess || cublasCreate(&ctx.handle) != CUBLAS_STATUS_SUCCESS) {
@@ -155,6 +157,7 @@ int main() {
   const std::int64_t sizes[][3] = {{1, 1, 1},    {3, 2, 5},       {128, 10, 2},    {128, 10, 64},
                                    {33, 65, 17}, {256, 100, 384}, {1000, 257, 31}, {100, 3000, 40},
                                    {700, 3, 5},  {64, 1025, 513}};
+  const bool few = std::getenv("LGM_TEST_PROBLEMS") != nullptr;  // under a tool that makes all slow
   for (const auto covariance :
        {lgm::covariance::identity, lgm::covariance::spherical, lgm::covariance::diagonal})
     for (const auto& size : sizes)
@@ -164,15 +167,29 @@ int main() {
         s.classes = size[1];
         s.dims = size[2];
         s.covariance = covariance;
+        if (few && s.samples * s.classes * s.dims > 100000) continue;
         ctx.tile_bytes = tile_bytes;
         compare<float>(ctx, s, 1, 1e-3);
         compare<double>(ctx, s, 2, 1e-10);
       }
+  // LGM_TEST_PROBLEMS says how many; each is told by its seed.
+  const char* const wanted = std::getenv("LGM_TEST_PROBLEMS");
+  const int problems = wanted != nullptr ? std::atoi(wanted) : 400;
+  constexpr std::size_t limits[] = {1, std::size_t(1) << 14, std::size_t(1) << 18, std::size_t(256) << 20};
+  for (int n = 0; n < problems; ++n) {
+    support::generator random(static_cast<std::uint64_t>(n));
+    const lgm::shape s = random_shape(random);
+    ctx.tile_bytes = random.pick(limits);
+    if (random.chance(0.5))
+      compare<float>(ctx, s, 100 + static_cast<std::uint64_t>(n), 1e-3);
+    else
+      compare<double>(ctx, s, 100 + static_cast<std::uint64_t>(n), 1e-10);
+  }
   lgm::stepped_schedule<double> schedule;
   schedule.policy = lgm::schedule_policy::add_up;
   schedule.gamma = 0.25;
-  array<std::int64_t> iteration(1);
-  array<double> alpha(1);
+  cuda_array<std::int64_t> iteration(1);
+  cuda_array<double> alpha(1);
   iteration[0] = 2500;
   const bool scheduled =
       lgm::scheduled_alpha(ctx, schedule, iteration.data(), alpha.data()) == lgm::status::success &&

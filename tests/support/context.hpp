@@ -4,11 +4,15 @@
 #include <cstddef>
 #include <lgm/device.hpp>
 #include <lgm/host_context.hpp>
+#include <type_traits>
 
 #include "support/emulated_device.hpp"
+#if defined(LGM_TEST_CUDA)
+#include "support/compiled_cuda.hpp"
+#endif
 
 // The contexts that suites run on: the host's; an emulated device's; and suite_context, which is the host's, or in a suite
-// compiled a second time with LGM_TEST_DEVICE the device's.
+// compiled again with LGM_TEST_DEVICE the emulated device's, with LGM_TEST_CUDA that of a CUDA device.
 
 namespace support {
 
@@ -21,11 +25,16 @@ inline device_context device_context_of(task_groups groups, std::size_t tile_byt
   return c;
 }
 
-#if defined(LGM_TEST_DEVICE)
+#if defined(LGM_TEST_CUDA)
+using suite_context = compiled_cuda;
+#elif defined(LGM_TEST_DEVICE)
 using suite_context = device_context;
 #else
 using suite_context = lgm::host_context;
 #endif
+
+// Whether that is a device, real or emulated.
+constexpr bool suite_is_device = !std::is_same<suite_context, lgm::host_context>::value;
 
 }  // namespace support
 

@@ -15,14 +15,14 @@ namespace lgm::detail {
 // The calls of a group, from what a kind of group brings: Base::lanes, Base::lane(), Base::sync() and combine(value, op).
 // Vectors: of 16 bytes, as many as a lane keeps of a row in registers. Each algorithm on a row is then compiled once for
 // every element of a lane, so that algorithms of many steps are better off with 0: their rows stay in memory, which the
-// first-level cache holds.
+// first-level cache holds, and pass through a lane's registers 16 bytes at a time.
 template <class Base, int Vectors>
 class lane_calls : public Base {
  public:
   static constexpr int lanes = Base::lanes;
 
   // A row in registers where it fits: lane l has vectors l, lanes + l, ... A longer one stays in memory, and is changed
-  // there.
+  // there. Which lane has an element depends on its index alone, whatever the memory's alignment.
   template <class T>
   class row {
    public:
@@ -31,18 +31,12 @@ class lane_calls : public Base {
 
     __device__ row(T* from, std::int64_t n) : data(from), size(n) {
       if (!is_held()) return;
-      const bool aligned = reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
+      const bool aligned = is_aligned(data);
 #pragma unroll
       for (int v = 0; v < vectors; ++v) {
-        const std::int64_t first = index(v, 0);
-        if (aligned && first + width <= size) {
-          const vector loaded = *reinterpret_cast<const vector*>(data + first);
+        const vector loaded = load_vector(data, index(v, 0), size, aligned);
 #pragma unroll
-          for (int e = 0; e < width; ++e) own_[v * width + e] = loaded.values[e];
-        } else {
-#pragma unroll
-          for (int e = 0; e < width; ++e) own_[v * width + e] = first + e < size ? data[first + e] : T(0);
-        }
+        for (int e = 0; e < width; ++e) own_[v * width + e] = loaded.values[e];
       }
     }
     row(const row&) = delete;
@@ -50,20 +44,13 @@ class lane_calls : public Base {
 
     __device__ void store(T* out) const {
       if (is_held()) {
-        const bool aligned = reinterpret_cast<std::uintptr_t>(out) % 16 == 0;
+        const bool aligned = is_aligned(out);
 #pragma unroll
         for (int v = 0; v < vectors; ++v) {
-          const std::int64_t first = index(v, 0);
-          if (aligned && first + width <= size) {
-            vector stored;
+          vector stored;
 #pragma unroll
-            for (int e = 0; e < width; ++e) stored.values[e] = own_[v * width + e];
-            *reinterpret_cast<vector*>(out + first) = stored;
-          } else {
-#pragma unroll
-            for (int e = 0; e < width; ++e)
-              if (first + e < size) out[first + e] = own_[v * width + e];
-          }
+          for (int e = 0; e < width; ++e) stored.values[e] = own_[v * width + e];
+          store_vector(stored, out, index(v, 0), size, aligned);
         }
       } else if (out != data) {
         for (std::int64_t i = Base::lane(); i < size; i += lanes) out[i] = data[i];
@@ -75,7 +62,12 @@ class lane_calls : public Base {
     template <class F>
     __device__ void visit(F& f) {
       if (!is_held()) {
-        for (std::int64_t i = Base::lane(); i < size; i += lanes) f(data[i], i);
+        const bool aligned = is_aligned(data);
+        for (std::int64_t first = index(0, 0); first < size; first += step) {
+          vector v = load_vector(data, first, size, aligned);
+          visit_vector(v, first, size, f);
+          store_vector(v, data, first, size, aligned);
+        }
         return;
       }
 #pragma unroll
@@ -87,7 +79,11 @@ class lane_calls : public Base {
     template <class F>
     __device__ void visit(F& f) const {
       if (!is_held()) {
-        for (std::int64_t i = Base::lane(); i < size; i += lanes) f(data[i], i);
+        const bool aligned = is_aligned(data);
+        for (std::int64_t first = index(0, 0); first < size; first += step) {
+          vector v = load_vector(data, first, size, aligned);
+          visit_vector(v, first, size, f);
+        }
         return;
       }
 #pragma unroll
@@ -99,9 +95,45 @@ class lane_calls : public Base {
 
    private:
     static constexpr int width = 16 / sizeof(T), vectors = Vectors;
+    static constexpr std::int64_t step = std::int64_t(lanes) * width;  // from a lane's vector to its next
     struct alignas(16) vector {
       T values[width];
     };
+
+    __device__ static bool is_aligned(const T* pointer) {
+      return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
+    }
+    // Elements [first, first + width) of n.
+    __device__ static vector load_vector(const T* from, std::int64_t first, std::int64_t n, bool aligned) {
+      if (aligned && first + width <= n) return *reinterpret_cast<const vector*>(from + first);
+      vector v;
+#pragma unroll
+      for (int e = 0; e < width; ++e) v.values[e] = first + e < n ? from[first + e] : T(0);
+      return v;
+    }
+    __device__ static void store_vector(const vector& v, T* to, std::int64_t first, std::int64_t n,
+                                        bool aligned) {
+      if (aligned && first + width <= n) {
+        *reinterpret_cast<vector*>(to + first) = v;
+        return;
+      }
+#pragma unroll
+      for (int e = 0; e < width; ++e)
+        if (first + e < n) to[first + e] = v.values[e];
+    }
+    // f(value&, i) for each element of the vector. They take turns in the first place, so that f is compiled once and no
+    // register is indexed.
+    template <class F>
+    __device__ static void visit_vector(vector& v, std::int64_t first, std::int64_t n, F& f) {
+#pragma unroll 1
+      for (int e = 0; e < width; ++e) {
+        if (first + e < n) f(v.values[0], first + e);
+        const T visited = v.values[0];
+#pragma unroll
+        for (int other = 0; other + 1 < width; ++other) v.values[other] = v.values[other + 1];
+        v.values[width - 1] = visited;
+      }
+    }
 
     __device__ bool is_held() const { return Vectors > 0 && size <= std::int64_t(lanes) * width * vectors; }
     __device__ static std::int64_t index(int v, int e) {

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+// For the files that compile the CUDA driver for compiled_cuda.hpp: what that one only declares.
+
+#define LGM_TEST_INSTANTIATING
+#include "support/compiled_cuda.hpp"
+
+namespace support {
+
+template <class F>
+void compiled_cuda_device::on_cuda(F f) {
+  if (result_ != lgm::status::success) return;
+  lgm::detail::cuda_device device({context_.stream, context_.handle, context_.tile_bytes}, scratch_);
+  f(device);
+  result_ = device.result();
+}
+
+template <int... Widths, class Kernel>
+void compiled_cuda_device::launch(int lanes, std::int64_t tasks, const Kernel& kernel) {
+  on_cuda([&](lgm::detail::cuda_device& device) { device.launch<Widths...>(lanes, tasks, kernel); });
+}
+
+template <class T>
+void compiled_cuda_device::multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                                    std::int64_t k, T alpha, const T* a, std::int64_t lda, const T* b,
+                                    std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  on_cuda([&](lgm::detail::cuda_device& device) {
+    device.multiply(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  });
+}
+
+}  // namespace support

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+#include "support/compiled_cuda.cuh"
+
+namespace lgm::detail {
+
+LGM_TEST_CUDA_OTHERS(, cuda_device, float)
+LGM_TEST_CUDA_OTHERS(, support::compiled_cuda_device, float)
+
+}  // namespace lgm::detail
