@@ -16,6 +16,7 @@ namespace support {
 struct device_context {
   int threads = 0;  // means nothing to a device; suites set it all the same
   std::size_t tile_bytes = std::size_t(64) << 20;
+  lgm::precision precision = lgm::precision::highest;
   task_groups groups = task_groups::serial;
   bool backwards = false;
   lane_order order = lane_order::shuffled;

@@ -3,12 +3,18 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
+#include <type_traits>
+#include <vector>
 
 #include "support/emulated_group.hpp"
+#include "support/narrow.hpp"
 #include "support/thread_group.hpp"
 
 // Devices whose memory is the host's (detail/device.hpp says what a device is): a driver that runs on them is the driver
@@ -17,20 +23,45 @@
 
 namespace support {
 
+// What tensor cores take of a float in TF32: the lower 13 bits are not looked at.
+inline float cut_to_tf32(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits &= ~std::uint32_t{0x1fff};
+  std::memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
 // Naive products, summed in parts as all that are in use are.
 template <class T>
-void multiply_plainly(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                      T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                      std::int64_t ldc) {
+void multiply_plainly(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                      std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                      std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  using lgm::detail::number_format;
+  // Element i as the product takes it.
+  const auto value = [&](const void* data, std::int64_t i) -> T {
+    if constexpr (std::is_same<T, float>::value) {
+      if (format == number_format::tf32) return cut_to_tf32(static_cast<const float*>(data)[i]);
+      if (format == number_format::half) return static_cast<const half16*>(data)[i];
+      if (format == number_format::bfloat16) return static_cast<const brain16*>(data)[i];
+    }
+    REQUIRE(format == number_format::full);
+    return static_cast<const T*>(data)[i];
+  };
+  // Operands once, rather than each n or m times.
+  std::vector<T> left, right;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t p = 0; p < k; ++p) left.push_back(value(a, transpose_a ? p * lda + i : i * lda + p));
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t p = 0; p < k; ++p) right.push_back(value(b, transpose_b ? j * ldb + p : p * ldb + j));
   constexpr std::int64_t chunk = 32;
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
+      const T *const x = left.data() + i * k, *const y = right.data() + j * k;
       T sum = 0;
       for (std::int64_t first = 0; first < k; first += chunk) {
         T part = 0;
-        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p)
-          part += (transpose_a ? a[p * lda + i] : a[i * lda + p]) *
-                  (transpose_b ? b[j * ldb + p] : b[p * ldb + j]);
+        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p) part += x[p] * y[p];
         sum += part;
       }
       c[i * ldc + j] = beta == T(0) ? alpha * sum : alpha * sum + beta * c[i * ldc + j];
@@ -74,11 +105,12 @@ class emulated_device {
     }
   }
   template <class T>
-  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
-                const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  void multiply(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
     ++products;
     if (counts != nullptr) ++counts->products;
-    multiply_plainly(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    multiply_plainly(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
   lgm::status result() const { return lgm::status::success; }
 };

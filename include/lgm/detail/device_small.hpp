@@ -66,6 +66,7 @@ struct small_rows_kernel {
         own.settle(group, i, r);
         if (differentiate) own.clear(group, i);
       }
+      if (differentiate) own.write_feature_gradient(group, i);
       own.keep(group, i, r);
     }
   }
@@ -75,15 +76,16 @@ struct small_rows_kernel {
   template <class Group>
   LGM_HD void add_classes(const Group& group, std::int64_t i) const {
     if (t.gradient.feature == nullptr) return;
-    const T *const weights = t.tile_row(i), *const x = t.features(i);
-    T* const out = t.feature_gradient(i);
+    const T* const weights = t.tile_row(i);
+    const number_array<T> x = t.features(i);
+    T* const out = t.feature_sum(i);
     group.for_each(t.shape.dims, [&](std::int64_t j) {
       T sum = out[j];
       for (std::int64_t k = 0; k < t.class_count; ++k) {
         const class_parameters<T> p = t.parameters_of(k);
         const T inverse =
             p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
-        sum = fused(weights[k] * inverse, x[j] - p.mean[j], sum);
+        sum = fused(weights[k] * inverse, load(x, j) - p.mean[j], sum);
       }
       out[j] = sum;
     });
@@ -109,12 +111,12 @@ struct small_classes_kernel {
     const bool add = t.gradient.accumulate, squares = t.diagonal() && t.wants_log_variance();
     if (t.gradient.mean != nullptr) {
       const T sum =
-          over_samples(group, [&](std::int64_t i) { return weight(i, k) * (t.features(i)[j] - mean); });
+          over_samples(group, [&](std::int64_t i) { return weight(i, k) * (load(t.features(i), j) - mean); });
       write(group, add, mean_gradient(sum, lambda), t.gradient.mean + k * dims + j);
     }
     if (squares) {
       const T sum = over_samples(group, [&](std::int64_t i) {
-        const T difference = t.features(i)[j] - mean;
+        const T difference = load(t.features(i), j) - mean;
         return weight(i, k) * difference * difference;
       });
       write(group, add, log_variance_gradient(share(group, k), sum, lambda),
@@ -161,6 +163,7 @@ struct small_classes_kernel {
 template <class Device, class T>
 void run_small(Device& device, device_rows<T> t, bool gather, bool differentiate) {
   constexpr std::int64_t vector = 16 / sizeof(T);
+  t.form = product_form{};  // nothing is multiplied
   t.row_count = t.shape.samples;
   t.class_count = t.shape.classes;
   t.tile = t.b.tile;
