@@ -26,7 +26,6 @@ class narrow16 {
   }
   std::uint16_t bits() const { return bits_; }
   operator float() const { return static_cast<float>(decode()); }
-  explicit operator double() const { return decode(); }
 
   // What a float in the format becomes: to nearest, ties to even.
   static double rounded(double value) {

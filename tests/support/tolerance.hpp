@@ -63,6 +63,15 @@ inline real spread(real log_share, real error) {
 
 constexpr real product_factor = 8;
 
+// Products of reduced precision. Their operands are off by `epsilon` of themselves, and norms are those of the operands as
+// rounded, so that d_k is off by epsilon |x - mu| (|x - c| + |mu - c|) / Lambda, by `left` and 2 epsilon d_k at most where an
+// estimate above `left` has it computed again. Weights are off by `weight` of themselves, but for a label's own. The features'
+// gradient is stored with an error of `feature` of itself, or `feature_step` near zero.
+struct product_model {
+  real epsilon = 0, left = static_cast<real>(1e-4), weight = 0, feature = 0, feature_step = 0;
+  bool as_given = false;  // features are not centred before they are multiplied
+};
+
 struct loss_bounds {
   std::vector<real> total, classification, likelihood;  // as reported
   std::vector<real> row_state;                          // [samples, 2]
@@ -74,6 +83,7 @@ struct loss_bounds {
 // E of every logit, without margin and with it [samples, classes], and of every label's target [samples].
 struct logit_bounds {
   std::vector<real> logit, with_margin, target;
+  std::vector<real> operands;                 // what the operands' rounding adds to d_k [samples, classes]
   std::vector<real> feature_size, mean_size;  // |x - c| [samples, dims] and |mu - c| [classes, dims]
   std::vector<real> determinant;              // [classes]: of h_k
 };
@@ -87,7 +97,8 @@ inline real weight_size(const reference::input& in, const reference::output& out
 }
 
 template <class T>
-logit_bounds bound_logits(const reference::input& in, const reference::output& out) {
+logit_bounds bound_logits(const reference::input& in, const reference::output& out,
+                          const product_model& model = {}) {
   const real eps = epsilon<T>();
   const std::size_t n_classes = in.classes, dims = in.dims;
   logit_bounds e;
@@ -114,23 +125,31 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
     real largest = -std::numeric_limits<real>::infinity();
     for (std::size_t k = 0; k < n_classes; ++k) largest = std::max(largest, out.logit[i * n_classes + k]);
     for (std::size_t k = 0; k < n_classes; ++k) {
-      real norms = 0, cross = 0;
+      real norms = 0, cross = 0, given = 0;
       for (std::size_t j = 0; j < dims; ++j) {
         const real x = e.feature_size[i * dims + j], mu = e.mean_size[k * dims + j];
         const real s2 = precision[k * dims + j];
         norms += s2 * (x * x + mu * mu);
         cross += s2 * std::fabs(in.features[i * dims + j] - in.mean[k * dims + j]) * (x + mu);
+        if (model.as_given) given += s2 * std::fabs(in.features[i * dims + j]) * mu;
       }
       const real d = out.distance[i * n_classes + k], l = out.logit[i * n_classes + k];
       const real direct = growth<T>(dims) * d + 4 * eps * cross;
-      real product = product_factor * eps * norms;
-      if (l >= largest - 18) product = std::min(product, product_factor * static_cast<real>(1e-4));
+      real product = product_factor * eps * (norms + given),
+           operands = product_factor * model.epsilon * norms;
+      if (l >= largest - 18) {
+        product = std::min(product, product_factor * model.left);
+        operands = std::min(operands, product_factor * (model.left + model.epsilon * d));
+      }
+      e.operands.push_back(operands);
+      product += operands;
       const real other = e.determinant[k] + 4 * eps * (std::fabs(in.log_prior[k]) + std::fabs(l));
       e.logit[i * n_classes + k] = direct + product + other;
       const real q = reference::target_at(in, i, k), margin_logit = out.logit_with_margin[i * n_classes + k];
       e.with_margin[i * n_classes + k] = e.logit[i * n_classes + k];
       if (q == 0) continue;
-      const real trusted = product_factor * static_cast<real>(1e-4) * std::min(1 + d, 1 / std::fabs(q));
+      const real trusted =
+          product_factor * (model.left + model.epsilon * d) * std::min(1 + d, 1 / std::fabs(q));
       const real product_of_target = in.soft ? std::min(product, trusted) : 0;
       e.with_margin[i * n_classes + k] =
           (1 + in.alpha * q) * (direct + product_of_target) + other + 4 * eps * std::fabs(margin_logit);
@@ -153,7 +172,8 @@ real divisor_error(const reference::input& in) {
 // all with the sample's factor.
 template <class T>
 void bound_gradients(const reference::input& in, const reference::output& out, const logit_bounds& e,
-                     const std::vector<real>& g_error, const std::vector<real>& w_error, loss_bounds& b) {
+                     const std::vector<real>& g_error, const std::vector<real>& w_error,
+                     const product_model& model, loss_bounds& b) {
   const std::size_t n_classes = in.classes, dims = in.dims;
   b.feature.assign(in.samples * dims, 0);
   b.mean.assign(n_classes * dims, 0);
@@ -176,17 +196,25 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
         const real x = e.feature_size[i * dims + j], mu = e.mean_size[k * dims + j];
         b.feature[i * dims + j] += w_error[n] * precision * difference;
         feature_terms[i * dims + j] += f * w * precision * (x + mu);
+        b.feature[i * dims + j] += 2 * model.epsilon * f * w * precision * (x + mu);
         b.mean[k * dims + j] += w_error[n] * precision * difference;
         mean_terms[k * dims + j] += f * w * precision * (x + mu);
+        b.mean[k * dims + j] += 2 * model.epsilon * f * w * precision * (x + mu);
+        if (model.as_given)
+          mean_terms[k * dims + j] +=
+              f * w * precision * (std::fabs(in.features[i * dims + j]) + std::fabs(in.mean[k * dims + j]));
         if (in.form == reference::variances::identity) continue;
         const std::size_t at = in.form == reference::variances::spherical ? k : k * dims + j;
         b.log_variance[at] += (g_error[n] + w_error[n] * precision * difference * difference) / 2;
         variance_terms[at] += (f * (own + g) + f * w * precision * (x * x + mu * mu)) / 2;
       }
+      if (in.form == reference::variances::spherical) b.log_variance[k] += f * w * e.operands[n];
     }
   }
   // The sums' own roundings.
-  for (std::size_t n = 0; n < b.feature.size(); ++n) b.feature[n] += growth<T>(n_classes) * feature_terms[n];
+  for (std::size_t n = 0; n < b.feature.size(); ++n)
+    b.feature[n] += growth<T>(n_classes) * feature_terms[n] +
+                    std::max(model.feature * (std::fabs(out.feature[n]) + b.feature[n]), model.feature_step);
   for (std::size_t n = 0; n < b.mean.size(); ++n) b.mean[n] += growth<T>(in.samples) * mean_terms[n];
   for (std::size_t n = 0; n < b.log_variance.size(); ++n)
     b.log_variance[n] += growth<T>(in.samples + dims) * variance_terms[n];
@@ -194,13 +222,14 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
 }
 
 template <class T>
-loss_bounds bound_losses(const reference::input& in, const reference::output& out) {
+loss_bounds bound_losses(const reference::input& in, const reference::output& out,
+                         const product_model& model = {}) {
   const real eps = epsilon<T>();
   const real tiny = negligible_share<T>();
   const std::size_t n_classes = in.classes;
   const bool sharp = !in.soft && in.label_smoothing == 0;
   const real divisor_share = divisor_error<T>(in);
-  const logit_bounds e = bound_logits<T>(in, out);
+  const logit_bounds e = bound_logits<T>(in, out, model);
   loss_bounds b;
   std::vector<real> classification(in.samples, 0), likelihood(in.samples, 0), total(in.samples, 0);
   std::vector<real> g_error(in.samples * n_classes, 0), w_error(g_error);
@@ -286,12 +315,13 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
         g_error[row + k] = s_z * (spread(l[k] - out.log_evidence[i], error[k] + evidence) + tiny) +
                            sum_error * share + 8 * eps * (share + c[k]);
       }
-      g_error[row + k] = f * (g_error[row + k] + divisor_share * g);
-      w_error[row + k] =
-          g_error[row + k] * (1 + in.alpha * q) + (4 * eps + divisor_share) * f * weight_size(in, out, i, k);
+      const real rounding = in.soft || k != z ? model.weight : 0;
+      g_error[row + k] = f * (g_error[row + k] + (divisor_share + rounding) * g);
+      w_error[row + k] = g_error[row + k] * (1 + in.alpha * q) +
+                         (4 * eps + divisor_share + rounding) * f * weight_size(in, out, i, k);
     }
   }
-  bound_gradients<T>(in, out, e, g_error, w_error, b);
+  bound_gradients<T>(in, out, e, g_error, w_error, model, b);
   const auto reduce = [&](const std::vector<real>& bound,
                           const std::vector<real>& loss) -> std::vector<real> {
     if (in.over == reference::averaging::none) return bound;
@@ -308,7 +338,8 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
 
 // Of logits_backward: g is what the caller gave, exact but for the roundings of the factors.
 template <class T>
-loss_bounds bound_logits_backward(const reference::input& in, const reference::output& out) {
+loss_bounds bound_logits_backward(const reference::input& in, const reference::output& out,
+                                  const product_model& model = {}) {
   const std::size_t n_classes = in.classes;
   loss_bounds b;
   std::vector<real> g_error(in.samples * n_classes, 0), w_error(g_error);
@@ -316,11 +347,12 @@ loss_bounds bound_logits_backward(const reference::input& in, const reference::o
     for (std::size_t k = 0; k < n_classes; ++k) {
       const std::size_t n = i * n_classes + k;
       const real f = std::fabs(out.factor[i]);
-      g_error[n] = 4 * epsilon<T>() * f * std::fabs(out.posterior_slope[n]);
-      w_error[n] =
-          f * (8 * epsilon<T>() * weight_size(in, out, i, k) + divisor_error<T>(in) * std::fabs(out.own[n]));
+      const real rounding = in.label[i] != static_cast<std::int64_t>(k) ? model.weight : 0;
+      g_error[n] = (4 * epsilon<T>() + rounding) * f * std::fabs(out.posterior_slope[n]);
+      w_error[n] = f * ((8 * epsilon<T>() + rounding) * weight_size(in, out, i, k) +
+                        divisor_error<T>(in) * std::fabs(out.own[n]));
     }
-  bound_gradients<T>(in, out, bound_logits<T>(in, out), g_error, w_error, b);
+  bound_gradients<T>(in, out, bound_logits<T>(in, out, model), g_error, w_error, model, b);
   return b;
 }
 
@@ -362,8 +394,8 @@ struct expectation {
   reference::output out;
   loss_bounds bound;
 
-  explicit expectation(const problem<T>& p)
-      : in(to_reference(p)), out(reference::evaluate(in)), bound(bound_losses<T>(in, out)) {}
+  explicit expectation(const problem<T>& p, const product_model& model = {})
+      : in(to_reference(p)), out(reference::evaluate(in)), bound(bound_losses<T>(in, out, model)) {}
 
   void check_results(const outputs<T>& got) const {
     check_within("total", got.total, reference::reduced(in, out, out.total), bound.total);
@@ -395,11 +427,12 @@ struct expectation {
 
 // Gradients from the problem's grad_logits, with its labels or without.
 template <class T>
-void check_logits_backward(const problem<T>& p, const outputs<T>& got, bool labelled = true) {
+void check_logits_backward(const problem<T>& p, const outputs<T>& got, bool labelled = true,
+                           const product_model& model = {}) {
   reference::input in = to_reference(p);
   if (!labelled) std::fill(in.label.begin(), in.label.end(), -1);
   const reference::output out = reference::evaluate_logits_backward(in, packed_grad_logits(p));
-  const loss_bounds bound = bound_logits_backward<T>(in, out);
+  const loss_bounds bound = bound_logits_backward<T>(in, out, model);
   check_within("feature gradient", got.feature, out.feature, bound.feature);
   check_within("mean gradient", got.mean, out.mean, bound.mean);
   check_within("log_variance gradient", got.log_variance, out.log_variance, bound.log_variance);
@@ -423,10 +456,10 @@ void check_all(const problem<T>& p, const outputs<T>& got) {
 
 // Logits [samples, classes], with the margin at the targets or without.
 template <class T>
-void check_logits(const problem<T>& p, const guarded<T>& got, bool margin) {
+void check_logits(const problem<T>& p, const guarded<T>& got, bool margin, const product_model& model = {}) {
   const reference::input in = to_reference(p);
   const reference::output out = reference::evaluate(in);
-  const logit_bounds e = bound_logits<T>(in, out);
+  const logit_bounds e = bound_logits<T>(in, out, model);
   const std::vector<real>& expected = margin ? out.logit_with_margin : out.logit;
   const std::vector<real>& bound = margin ? e.with_margin : e.logit;
   check_within("logits", got, expected, bound);
@@ -435,12 +468,12 @@ void check_logits(const problem<T>& p, const guarded<T>& got, bool margin) {
 // Scores; one class at least. The predicted class may be any that rounding can make the largest, and what
 // belongs to it is compared with the reference's for that class.
 template <class T>
-void check_scores(const problem<T>& p, const score_outputs<T>& got) {
+void check_scores(const problem<T>& p, const score_outputs<T>& got, const product_model& model = {}) {
   reference::input in = to_reference(p);
   in.alpha = in.lambda = 0;
   const reference::output out = reference::evaluate(in);
   const reference::scores expected = reference::score(in);
-  const logit_bounds e = bound_logits<T>(in, out);
+  const logit_bounds e = bound_logits<T>(in, out, model);
   const real eps = epsilon<T>();
   const real constant = static_cast<real>(in.dims) / 2 * std::log(8 * std::atan(static_cast<real>(1)));
   const std::size_t n_classes = in.classes;

@@ -92,7 +92,7 @@ struct visit_kernel {
         t.settle(group, i, r);
         t.keep(group, i, r);
       }
-      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums);
+      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums, t.rounding());
       t.store_weights(group, i, row);
       t.begin_gradient(group, i, r, weight_sum);
     }

@@ -276,10 +276,11 @@ struct device_rows {
     weigh_target(r, r.coefficients.miss(terms.target_miss()), options.lambda * r.coefficients.likelihood);
   }
 
-  // Turns the row's logits (finished) or products into weights; returns what begin_feature_gradient needs of them.
-  template <class Group, class Row>
+  // Turns the row's logits (finished) or products into weights, each rounded; returns what begin_feature_gradient needs of
+  // them.
+  template <class Group, class Row, class Round>
   LGM_HD T weigh(const Group& group, std::int64_t i, Row& row, bool finished, bool needs_logits,
-                 const row_record<T>& r, const class_sum_rows<T>& sums) const {
+                 const row_record<T>& r, const class_sum_rows<T>& sums, Round round) const {
     const class_constants<T> c = constants();
     const std::int64_t target = local_target(i);
     const T known = r.log_evidence.anchor, none = -numeric<T>::infinity;
@@ -291,7 +292,7 @@ struct device_rows {
         const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
         add_soft_margin(group, row, c, r.half_norm, weighed, none, direct(i));
       }
-      return finish_given_weights(group, row, c, g, -r.upstream, target, sums, rounding());
+      return finish_given_weights(group, row, c, g, -r.upstream, target, sums, round);
     }
     if (targets.is_soft) {
       const soft_row<T> q = soft(i);
@@ -300,12 +301,11 @@ struct device_rows {
         add_soft_margin(group, row, c, r.half_norm, q, known, direct(i));
       }
       return finish_soft_weights(group, row, c, r.log_evidence, q, r.total, options.lambda, r.upstream, sums,
-                                 rounding());
+                                 round);
     }
     if (!finished) finish_logits(group, row, c, r.half_norm, target, known, direct(i));
     return finish_weights(group, row, c, r.log_evidence, -r.upstream * r.total,
-                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least,
-                          rounding());
+                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least, round);
   }
   // Puts the weights of row i, rounded before, where the products take them from.
   template <class Group, class Row>

@@ -26,6 +26,8 @@ struct small_rows_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t part) const {
     const std::int64_t classes = t.class_count, dims = t.shape.dims;
     device_rows<T> own = t;
+    own.targets.is_soft = own.targets.is_given =
+        false;  // as they are: so that the compiler drops what is for others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
     // Arrays that only soft targets need otherwise.
@@ -57,7 +59,7 @@ struct small_rows_kernel {
         if (gather) own.gather(group, i, row, r);
         own.settle(group, i, r);
         if (differentiate) {
-          own.weigh(group, i, row, gather, true, r, {});
+          own.weigh(group, i, row, gather, true, r, {}, unrounded{});
           row.store(products);
           own.begin_gradient(group, i, r, T(0));
           add_classes(group, i);
@@ -163,7 +165,6 @@ struct small_classes_kernel {
 template <class Device, class T>
 void run_small(Device& device, device_rows<T> t, bool gather, bool differentiate) {
   constexpr std::int64_t vector = 16 / sizeof(T);
-  t.form = product_form{};  // nothing is multiplied
   t.row_count = t.shape.samples;
   t.class_count = t.shape.classes;
   t.tile = t.b.tile;

@@ -81,14 +81,19 @@ struct product_operand {
   LGM_HD T keep(std::int64_t i, T value) const {
     const T kept = rounded_to(format, value);
     write_number(high, format, i, kept);
-    if (low == nullptr) return kept;
-    const T rest = rounded_to(format, value - kept);
-    write_number(low, format, i, rest);
-    return kept + rest;
+    if constexpr (std::is_same<T, float>::value) {
+      if (low == nullptr) return kept;
+      const T rest = rounded_to(format, value - kept);
+      write_number(low, format, i, rest);
+      return kept + rest;
+    }
+    return kept;
   }
   LGM_HD T at(std::int64_t i) const {
     const T value = read_number<T>(high, format, i);
-    return low == nullptr ? value : value + read_number<T>(low, format, i);
+    if constexpr (std::is_same<T, float>::value)
+      return low == nullptr ? value : value + read_number<T>(low, format, i);
+    return value;
   }
 };
 
@@ -122,8 +127,9 @@ struct scaled_row {
 template <class T>
 LGM_HD T keep_scaled(const scaled_row<T>& row, std::int64_t j, T value, T scale) {
   const T kept = row.operand.keep(row.first + j, scale * value);
-  if (row.operand.format == number_format::full) return value;
-  return scale > T(0) ? kept / scale : T(0);
+  if constexpr (std::is_same<T, float>::value)
+    if (row.operand.format != number_format::full) return scale > T(0) ? kept / scale : T(0);
+  return value;
 }
 
 // A weight as the products will take it, so that sums of weights are theirs.
@@ -132,8 +138,11 @@ struct weight_rounding {
   number_format format;
   int parts;
   LGM_HD T operator()(T weight) const {
-    const T kept = rounded_to(format, weight);
-    return parts == 1 ? kept : kept + rounded_to(format, weight - kept);
+    if constexpr (std::is_same<T, float>::value) {
+      const T kept = rounded_to(format, weight);
+      return parts == 1 ? kept : kept + rounded_to(format, weight - kept);
+    }
+    return weight;
   }
 };
 
