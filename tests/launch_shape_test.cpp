@@ -28,8 +28,11 @@ void check_limits(const launch_shape& s, int lanes, std::int64_t tasks) {
   if (s.blocks < launch_shape::most_blocks) CHECK(tasks <= s.blocks * s.groups);
 }
 
+using lgm::detail::number_format;
+
 template <class T>
-recording_device record(const lgm::shape& shape, std::size_t tile_bytes, bool gradients) {
+recording_device record(const lgm::shape& shape, const lgm::detail::device_limits& limits, bool gradients,
+                        number_format format = number_format::full) {
   recording_device device;
   // Addresses that nothing reads: of an array each, apart from one another.
   const auto address = [](std::uintptr_t n) { return reinterpret_cast<T*>(n << 56); };
@@ -37,15 +40,15 @@ recording_device record(const lgm::shape& shape, std::size_t tile_bytes, bool gr
   lgm::loss_options<T> options;
   lgm::loss_result<T> result;
   result.total = address(2);
-  lgm::gradients<T, T> gradient;
-  if (gradients) gradient = {address(3), address(4), address(5), address(6)};
+  lgm::detail::device_gradients<T> gradient;
+  if (gradients) gradient = {address(3), format, address(4), address(5), address(6)};
   lgm::detail::device_targets<T> targets;
   targets.labels = lgm::detail::label_view(reinterpret_cast<const std::int64_t*>(address(7)));
-  const std::size_t bytes = lgm::detail::device_loss_bytes<T>(shape, tile_bytes);
+  const std::size_t bytes = lgm::detail::device_loss_bytes<T>(shape, limits, format);
   const lgm::workspace w{address(8), bytes};
-  REQUIRE(lgm::detail::device_run_loss<recording_device, T>(device, tile_bytes, shape, m, options, address(9),
-                                                            targets, false, nullptr, true, nullptr, result,
-                                                            gradient, w) == lgm::status::success);
+  REQUIRE(lgm::detail::device_run_loss<recording_device, T>(
+              device, limits, shape, m, options, {address(9), format}, targets, false, nullptr, true, nullptr,
+              result, gradient, w) == lgm::status::success);
   return device;
 }
 
@@ -68,42 +71,64 @@ TEST_CASE("calls at the shapes of the design's list and beyond stay within the l
                                     {1024, 1000, 512},   {4096, 1000, 2048},    {2048, 10000, 512},
                                     {1024, 100000, 512}, {16384, 250000, 2048}, {64, 10000000, 128},
                                     {100000000, 100, 16}};
+  struct kind {
+    number_format format;
+    lgm::precision precision;
+  };
+  const kind kinds[] = {
+      {number_format::full, lgm::precision::highest},     {number_format::full, lgm::precision::tf32},
+      {number_format::full, lgm::precision::split_tf32},  {number_format::half, lgm::precision::highest},
+      {number_format::bfloat16, lgm::precision::highest}, {number_format::bfloat16, lgm::precision::fast}};
   for (const auto covariance : support::covariances)
     for (const auto& sizes : shapes) {
       CAPTURE(support::name_of(covariance));
       CAPTURE(sizes.samples);
       CAPTURE(sizes.classes);
       const lgm::shape shape = support::make_shape(sizes.samples, sizes.classes, sizes.dims, covariance);
-      const std::size_t limit = std::size_t{256} << 20;
-      CHECK(lgm::detail::device_loss_bytes<float>(shape, limit) <= limit);
-      for (const bool gradients : {false, true}) {
-        const recording_device device = record<float>(shape, limit, gradients);
-        for (const auto& l : device.launches) check_limits(l.shape, l.lanes, l.tasks);
-        for (const auto& p : device.products) {
-          CHECK(p.ldc >= p.n);
-          CHECK(p.lda >= (p.transpose_a ? p.m : p.k));
-          CHECK(p.ldb >= (p.transpose_b ? p.k : p.n));
+      const std::size_t bytes = std::size_t{256} << 20;
+      for (const kind& each : kinds)
+        for (const bool gradients : {false, true}) {
+          const lgm::detail::device_limits limits{bytes, each.precision};
+          CHECK(lgm::detail::device_loss_bytes<float>(shape, limits, each.format) <= bytes);
+          const recording_device device = record<float>(shape, limits, gradients, each.format);
+          for (const auto& l : device.launches) check_limits(l.shape, l.lanes, l.tasks);
+          for (const auto& p : device.products) {
+            CHECK(p.ldc >= p.n);
+            CHECK(p.lda >= (p.transpose_a ? p.m : p.k));
+            CHECK(p.ldb >= (p.transpose_b ? p.k : p.n));
+            // Rows that tensor cores take whole.
+            if (lgm::detail::is_narrow(p.format)) CHECK((p.lda % 8 == 0 && p.ldb % 8 == 0));
+          }
         }
-      }
     }
 }
 
 TEST_CASE("forward_backward multiplies three times where whole rows fit, four times where they do not") {
-  const auto multiply_adds = [](const recording_device& device) {
+  const auto times = [](const lgm::shape& s, lgm::precision precision, number_format format) {
     double sum = 0;
-    for (const auto& p : device.products)
+    for (const auto& p : record<float>(s, {std::size_t{256} << 20, precision}, true, format).products)
       sum += static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-    return sum;
+    return sum /
+           (static_cast<double>(s.samples) * static_cast<double>(s.classes) * static_cast<double>(s.dims));
   };
+  using lgm::precision;
   const lgm::shape few = support::make_shape(4096, 1000, 2048, lgm::covariance::identity),
                    many = support::make_shape(4096, 1000000, 64, lgm::covariance::identity);
-  CHECK(multiply_adds(record<float>(few, std::size_t{256} << 20, true)) == 3.0 * 4096 * 1000 * 2048);
-  CHECK(multiply_adds(record<float>(many, std::size_t{256} << 20, true)) == 4.0 * 4096 * 1000000 * 64);
+  CHECK(times(few, precision::highest, number_format::full) == 3);
+  CHECK(times(many, precision::highest, number_format::full) == 4);
+  CHECK(times(few, precision::tf32, number_format::full) == 3);
+  CHECK(times(many, precision::tf32, number_format::full) == 4);
+  CHECK(times(few, precision::split_tf32, number_format::full) == 9);
+  // A product of means that are split in two is made of two.
+  CHECK(times(few, precision::highest, number_format::bfloat16) == 2 + 2 + 1);
+  CHECK(times(few, precision::highest, number_format::half) == 3 + 2 + 2);
+  CHECK(times(few, precision::fast, number_format::bfloat16) == 3);
+  CHECK(times(few, precision::fast, number_format::half) == 3);
 }
 
 TEST_CASE("samples beyond 2^31 are counted in 64 bits") {
   const lgm::shape shape = support::make_shape(std::int64_t{3} << 30, 100, 2, lgm::covariance::identity);
-  const recording_device device = record<float>(shape, std::size_t{256} << 20, false);
+  const recording_device device = record<float>(shape, {std::size_t{256} << 20}, false);
   double rows = 0;
   for (const auto& p : device.products) rows += static_cast<double>(p.m);
   CHECK(rows == static_cast<double>(shape.samples));

@@ -14,17 +14,23 @@
 
 namespace lgm {
 
+// Stores scale * value, and answers value. Where `out` is no pointer but an operand of reduced precision, it has an overload
+// of its own, which answers the value that was stored.
+template <class T, class Index, class V>
+LGM_HD V keep_scaled(T* out, Index j, V value, T scale) {
+  store(out, j, V(scale) * value);
+  return value;
+}
+
 // out = scale (mean - offset), [dims] each, the class's operand of the products; returns scale |mean -
 // offset|^2.
-template <class Group, class T>
+template <class Group, class T, class Out>
 LGM_HD T centre_class(const Group& group, std::int64_t dims, const class_parameters<T>& c, const T* offset,
-                      T scale, T* out) {
+                      T scale, const Out& out) {
   return scale * group.reduce(
                      dims, T(0),
                      [&](auto j) {
-                       const auto t = load(c.mean, j) - load(offset, j);
-                       using V = std::decay_t<decltype(t)>;
-                       store(out, j, V(scale) * t);
+                       const auto t = keep_scaled(out, j, load(c.mean, j) - load(offset, j), scale);
                        return t * t;
                      },
                      plus{});
@@ -56,9 +62,9 @@ LGM_HD void begin_class_sum(const Group& group, std::int64_t dims, const T* mean
 // Adds one sample of the class to its sums: the target's term, which is left out of the products because it
 // is by far the largest and would drown the others' when it cancels. miss is -g_z, and all three factors
 // carry the sample's upstream gradient.
-template <class Group, class T>
-LGM_HD void add_target(const Group& group, std::int64_t dims, const T* features, const T* mean, T weight,
-                       T share, T miss, T distance, class_sums<T>& sums) {
+template <class Group, class Features, class T>
+LGM_HD void add_target(const Group& group, std::int64_t dims, const Features& features, const T* mean,
+                       T weight, T share, T miss, T distance, class_sums<T>& sums) {
   using detail::fused;
   if (sums.difference != nullptr || sums.square != nullptr) {
     group.for_each(dims, [&](auto j) {

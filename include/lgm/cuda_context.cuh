@@ -4,6 +4,7 @@
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 #include <cstddef>
+#include <lgm/types.hpp>
 
 // Where CUDA functions run.
 
@@ -16,6 +17,8 @@ struct cuda_context {
   // Of the device that the stream and all pointers belong to. Its state (stream, workspace, modes) is neither read nor
   // written: products take their stream and workspace with each call.
   cublasHandle_t handle = nullptr;
+  // How matrix products are made.
+  lgm::precision precision = lgm::precision::highest;
   // What the workspace is kept within, where the shape allows it.
   std::size_t tile_bytes = std::size_t(256) << 20;
 };

@@ -68,9 +68,10 @@ struct class_moment_rows {
 //               its own, in any type: it becomes A before anything is subtracted
 //   deviation   [dims], out: sqrt(n_a n_b / n) times the difference of the means, whose products with itself are what
 //               the merge adds to the class's scatter; null: not wanted
-template <class Group, class F, class A>
-LGM_HD void merge_class(const Group& group, std::int64_t dims, A from_count, const F* mean, const A* residual,
-                        const A* m2, A into_count, const class_moment_rows<A>& into, A* deviation) {
+template <class Group, class Mean, class A>
+LGM_HD void merge_class(const Group& group, std::int64_t dims, A from_count, const Mean& mean,
+                        const A* residual, const A* m2, A into_count, const class_moment_rows<A>& into,
+                        A* deviation) {
   using detail::fused;
   const merge_weights<A> weights(into_count, from_count);
   if (into_count == A(0)) {

@@ -33,9 +33,10 @@ struct class_parameters {
   }
 };
 
-// 2 d_k (eq:distance), from the differences themselves: nothing cancels. features [dims].
-template <class Group, class T>
-LGM_HD T squared_distance(const Group& group, std::int64_t dims, const T* features,
+// 2 d_k (eq:distance), from the differences themselves: nothing cancels. features [dims]: a pointer, or anything else whose
+// load is T's.
+template <class Group, class Features, class T>
+LGM_HD T squared_distance(const Group& group, std::int64_t dims, const Features& features,
                           const class_parameters<T>& c) {
   if (c.log_variance == nullptr || !c.diagonal) {
     const T sum = group.reduce(
@@ -67,32 +68,27 @@ LGM_HD T squared_norm(const Group& group, std::int64_t dims, const T* values) {
       dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
 }
 
+// Stores value - offset, and answers it as stored. Where `out` is no pointer but an operand of reduced precision, it has an
+// overload of its own.
+template <class T, class Index, class V>
+LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
+  const V t = value - offset;
+  store(out, j, t);
+  return t;
+}
+
 // out = features - offset, [dims] each; returns |out|^2 / 2, taken from out as rounded.
-template <class Group, class T>
-LGM_HD T centre_row(const Group& group, std::int64_t dims, const T* features, const T* offset, T* out) {
+template <class Group, class Features, class T, class Out>
+LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& features, const T* offset,
+                    const Out& out) {
   return T(0.5) * group.reduce(
                       dims, T(0),
                       [&](auto j) {
-                        const auto t = load(features, j) - load(offset, j);
-                        store(out, j, t);
+                        const auto t = keep_centred(out, j, load(features, j), load(offset, j));
                         return t * t;
                       },
                       plus{});
 }
-
-// The constants of a range of classes, [classes] each, that turn a row of a matrix product into logits:
-// product + offset - half_norm * scale, where half_norm is the sample's centred |x'|^2 / 2, or 0 where the
-// product already is the whole of -d_k.
-template <class T>
-struct class_constants {
-  T* bias;          // log p_k - h_k
-  T* offset;        // bias less what the product leaves out of d_k
-  T* scale;         // 1 / Lambda_k; null: 1
-  T* norm;          // |mu'_k|^2 / Lambda_k of the centred mean
-  T* half_log_det;  // h_k
-  T max_scale;      // the largest of scale and of norm in the range: bounds of a row's cancellation
-  T max_norm;
-};
 
 // Where a product may be trusted: d_k expanded into norms and a product is wrong by about
 // epsilon (|x'| |mu'_k| + |mu'_k|^2) / Lambda_k. (|x'|^2 does not cancel by itself: where it dominates, d_k is as
@@ -106,6 +102,36 @@ struct cancellation {
   // The bound in units of epsilon, from |x'|^2 / 2, 1 / Lambda_k and |mu'_k|^2 / Lambda_k.
   LGM_HD static T bound(T half_norm, T scale, T norm) {
     return std::sqrt(T(2) * half_norm * scale * norm) + norm;
+  }
+};
+
+// The constants of a range of classes, [classes] each, that turn a row of a matrix product into logits:
+// product + offset - half_norm * scale, where half_norm is the sample's centred |x'|^2 / 2, or 0 where the
+// product already is the whole of -d_k.
+template <class T>
+struct class_constants {
+  T* bias;          // log p_k - h_k
+  T* offset;        // bias less what the product leaves out of d_k
+  T* scale;         // 1 / Lambda_k; null: 1
+  T* norm;          // |mu'_k|^2 / Lambda_k of the centred mean
+  T* half_log_det;  // h_k
+  T max_scale;      // the largest of scale and of norm in the range: bounds of a row's cancellation
+  T max_norm;
+  // Where features are not centred before the product: what it has too much, offset' mu'_k / Lambda_k; null: nothing.
+  const T* uncentred = nullptr;
+  // Of the products: their unit roundoff, cancellation::trusted, and what rounding its features as they are adds to |x'|.
+  T epsilon = numeric<T>::epsilon;
+  T trusted = cancellation<T>::trusted;
+  T reach = 0;
+
+  // cancellation::bound of these products.
+  LGM_HD T bound(T half_norm, T of_scale, T of_norm) const {
+    const T b = cancellation<T>::bound(half_norm, of_scale, of_norm);
+    return reach == T(0) ? b : b + reach * std::sqrt(of_scale * of_norm);
+  }
+  // Of class k of the range.
+  LGM_HD T bound_of(T half_norm, std::int64_t k) const {
+    return bound(half_norm, scale == nullptr ? T(1) : scale[k], norm[k]);
   }
 };
 
@@ -137,18 +163,15 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
   }
   const auto value = [](auto l, auto) { return l; };
   T top = group.reduce(row, none, value, maximum{});
-  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
-  if (!(worst > cancellation<T>::trusted)) return top;
+  const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
+  if (!(worst > c.trusted)) return top;
   // Both the largest logit and the one that is held against it may be off by the bound.
-  const T threshold =
-      detail::larger(top, known_max) - cancellation<T>::near - T(2) * numeric<T>::epsilon * worst;
+  const T threshold = detail::larger(top, known_max) - cancellation<T>::near - T(2) * c.epsilon * worst;
   group.for_each(row, [&](auto& l, auto k) {
     if (!(largest(l) >= threshold)) return;
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       if (i == target || !(lane >= threshold)) return;
-      if (cancellation<T>::bound(half_norm, c.scale == nullptr ? T(1) : c.scale[i], c.norm[i]) >
-          cancellation<T>::trusted)
-        lane = logit(c.bias[i], direct(i), T(1));
+      if (c.bound_of(half_norm, i) > c.trusted) lane = logit(c.bias[i], direct(i), T(1));
     });
   });
   return group.reduce(row, none, value, maximum{});
@@ -246,12 +269,13 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
     using V = std::decay_t<decltype(d)>;
     const V norm = c.scale == nullptr ? V(half_norm) : V(half_norm) * load(c.scale, k);
     d = fused(V(T(0.5)), load(c.norm, k), norm) - load(products, k);
+    if (c.uncentred != nullptr) d = d + load(c.uncentred, k);
   });
   const auto value = [](auto d, auto) { return d; };
   T least = group.reduce(held, numeric<T>::infinity, value, minimum{});
-  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
-  if (worst > cancellation<T>::trusted) {
-    const T threshold = least + T(2) * numeric<T>::epsilon * worst;
+  const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
+  if (worst > c.trusted) {
+    const T threshold = least + T(2) * c.epsilon * worst;
     group.for_each(held, [&](auto& d, auto k) {
       if (!(-largest(-d) <= threshold)) return;
       for_lanes(d, k, [&](T& lane, std::int64_t i) {
@@ -274,8 +298,8 @@ struct row_target {
 };
 
 // d_z, h_z and l_z, from the differences. log_prior is log p_z.
-template <class Group, class T>
-LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const T* features,
+template <class Group, class Features, class T>
+LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const Features& features,
                                const class_parameters<T>& c, T log_prior, T alpha) {
   row_target<T> t;
   t.distance = T(0.5) * squared_distance(group, dims, features, c);
@@ -285,6 +309,14 @@ LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const T* f
   t.logit_without_margin = logit(bias, t.distance, T(1));
   return t;
 }
+
+// Weights that the gradients' products take as they are.
+struct unrounded {
+  template <class V>
+  LGM_HD V operator()(V weight) const {
+    return weight;
+  }
+};
 
 // Where a row of weights adds to the sums by class; [n] each, null: not wanted.
 template <class T>
@@ -322,12 +354,13 @@ LGM_HD T sum_of_weights(const Group& group, const Row& row, const class_constant
 //   least         the logarithm of a share of the evidence: classes with less are left out
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
-template <class Group, class Row, class T>
+//   round         a weight as the products will take it
+template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
                         const log_evidence<T>& evidence, T scale, T smoothing,
                         const detail::named_t<T>* class_weight, std::int64_t target,
                         const class_sum_rows<detail::named_t<T>>& sums,
-                        detail::named_t<T> least = numeric<T>::negligible) {
+                        detail::named_t<T> least = numeric<T>::negligible, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
@@ -336,6 +369,7 @@ LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& 
     l = competitor_weight(l, evidence, scale, least);
     if (smoothing != T(0))
       l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
+    l = round(l);
     replace(l, k, target, T(0));
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
@@ -396,17 +430,16 @@ LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>&
     l = l - product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1))));
   });
   const T top = group.reduce(row, none, value, maximum{});
-  const T worst = cancellation<T>::bound(half_norm, c.max_scale, c.max_norm);
-  if (!(worst > cancellation<T>::trusted)) return top;
-  const T threshold =
-      detail::larger(top, known_max) - cancellation<T>::near - T(2) * numeric<T>::epsilon * worst;
+  const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
+  if (!(worst > c.trusted)) return top;
+  const T threshold = detail::larger(top, known_max) - cancellation<T>::near - T(2) * c.epsilon * worst;
   group.for_each(row, [&](auto& l, auto k) {
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
-      const T bound = cancellation<T>::bound(half_norm, c.scale == nullptr ? T(1) : c.scale[i], c.norm[i]);
-      if (!(bound > cancellation<T>::trusted)) return;
+      const T bound = c.bound_of(half_norm, i);
+      if (!(bound > c.trusted)) return;
       const T margin = soft.margin(i), q = std::fabs(soft.target[i]);
-      const T allowed = cancellation<T>::trusted * (T(1) + detail::distance_of(c, i, lane, margin));
-      if (lane >= threshold || (q != T(0) && (q * bound > cancellation<T>::trusted || bound > allowed)))
+      const T allowed = c.trusted * (T(1) + detail::distance_of(c, i, lane, margin));
+      if (lane >= threshold || (q != T(0) && (q * bound > c.trusted || bound > allowed)))
         lane = logit(c.bias[i], direct(i), margin);
     });
   });
@@ -434,10 +467,11 @@ LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constan
 //   total     the sum of c_k over all classes
 //   lambda    times the sample's weight
 //   upstream  what the sample's gradients are multiplied by
-template <class Group, class Row, class T>
+//   round     a weight as the products will take it
+template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
                              const log_evidence<T>& evidence, const soft_row<T>& soft, T total, T lambda,
-                             T upstream, const class_sum_rows<detail::named_t<T>>& sums) {
+                             T upstream, const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
@@ -446,7 +480,7 @@ LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants
     const V distance = detail::distance_of(c, k, l, margin);
     const V g = V(upstream) * (competitor_weight(l, evidence, total) - soft.coefficient(k));
     const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
-    l = own - g * margin;
+    l = round(own - g * margin);
     detail::add_to(sums.weight, k, l);
     detail::add_to(sums.share, k, own - g);
     detail::add_to(sums.probability, k, g);
@@ -459,14 +493,16 @@ LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants
 // minus the sample's upstream gradient; index `target` becomes 0. Returns sum_of_weights.
 //   slope  [n], in place of g_k
 //   sums   only weight and distance; without distance the row's contents are not read
-template <class Group, class Row, class T>
+//   round  a weight as the products will take it
+template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constants<T>& c, const T* slope,
-                              T scale, std::int64_t target, const class_sum_rows<detail::named_t<T>>& sums) {
+                              T scale, std::int64_t target, const class_sum_rows<detail::named_t<T>>& sums,
+                              Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
     const V distance = detail::distance_of(c, k, l, V(T(1)));
-    l = V(scale) * load(slope, k);
+    l = round(V(scale) * load(slope, k));
     replace(l, k, target, T(0));
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
@@ -479,10 +515,10 @@ LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constant
 // differences (weight_sum = 0, centred unused), the whole sum of w_k (x - mu_k) / Lambda_k.
 //   weight_sum  the range's sum of w_k / Lambda_k, without the target's
 //   target      null where the range does not have it
-template <class Group, class T>
-LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const T* features, const T* centred,
-                                   T weight_sum, const class_parameters<T>* target, T target_weight, bool add,
-                                   T* out) {
+template <class Group, class Features, class Centred, class T>
+LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const Features& features,
+                                   const Centred& centred, T weight_sum, const class_parameters<T>* target,
+                                   T target_weight, bool add, T* out) {
   using detail::fused;
   const bool diagonal = target != nullptr && target->log_variance != nullptr && target->diagonal;
   const T weight = target == nullptr || target->log_variance == nullptr || diagonal

@@ -72,6 +72,23 @@ enum class reduction {
   none,  // [samples]
 };
 
+// How a device makes its matrix products, those of covariance::identity and spherical (diagonal ones are computed from
+// differences, in float or double whatever is asked for here). Where it is said how far logits may be off: in classes that
+// compete, within 20 of a sample's largest; target and likelihood are computed from differences, and so is every such
+// logit whose products would be off by more. What does not go with the features' type is status::not_supported. u is the unit
+// roundoff of what is multiplied.
+enum class precision {
+  // Products of float or double for features of float or double. 16-bit features enter as they are (half: as two bfloat16,
+  // exactly), and means, centred in float, as the sum of two bfloat16 (u = 2^-16); sums are float's.
+  highest,
+  // float features: tensor cores at float's accuracy. Every operand is the sum of two TF32 numbers, in three products.
+  split_tf32,
+  // float features: operands are rounded to TF32 once (u = 2^-11); norms are those of what is multiplied.
+  tf32,
+  // 16-bit features: means, and half features, are rounded to bfloat16 once (u = 2^-8); norms are those of what is multiplied.
+  fast,
+};
+
 // The sizes of one call.
 struct shape {
   std::int64_t samples = 0, classes = 0, dims = 0;

@@ -5,34 +5,68 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
 
 #include "support/thread_group.hpp"
 
 namespace support {
 
+namespace {
+
+// What tensor cores take of a float in TF32: the lower 13 bits are not looked at.
+float cut_to_tf32(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  bits &= ~std::uint32_t{0x1fff};
+  std::memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
+}  // namespace
+
 template <class T>
-void multiply_plainly(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                      T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                      std::int64_t ldc) {
+void multiply_plainly(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                      std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                      std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  using lgm::detail::number_format;
+  // Element i as the product takes it.
+  const auto value = [&](const void* data, std::int64_t i) -> T {
+    if constexpr (std::is_same<T, float>::value) {
+      if (format == number_format::tf32) return cut_to_tf32(static_cast<const float*>(data)[i]);
+      if (format == number_format::half) return static_cast<const half16*>(data)[i];
+      if (format == number_format::bfloat16) return static_cast<const brain16*>(data)[i];
+    }
+    REQUIRE(format == number_format::full);
+    return static_cast<const T*>(data)[i];
+  };
+  // Operands once, rather than each n or m times.
+  std::vector<T> left, right;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t p = 0; p < k; ++p) left.push_back(value(a, transpose_a ? p * lda + i : i * lda + p));
+  for (std::int64_t j = 0; j < n; ++j)
+    for (std::int64_t p = 0; p < k; ++p) right.push_back(value(b, transpose_b ? j * ldb + p : p * ldb + j));
   constexpr std::int64_t chunk = 32;
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
+      const T *const x = left.data() + i * k, *const y = right.data() + j * k;
       T sum = 0;
       for (std::int64_t first = 0; first < k; first += chunk) {
         T part = 0;
-        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p)
-          part += (transpose_a ? a[p * lda + i] : a[i * lda + p]) *
-                  (transpose_b ? b[j * ldb + p] : b[p * ldb + j]);
+        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p) part += x[p] * y[p];
         sum += part;
       }
       c[i * ldc + j] = beta == T(0) ? alpha * sum : alpha * sum + beta * c[i * ldc + j];
     }
 }
 
-template void multiply_plainly(bool, bool, std::int64_t, std::int64_t, std::int64_t, float, const float*,
-                               std::int64_t, const float*, std::int64_t, float, float*, std::int64_t);
-template void multiply_plainly(bool, bool, std::int64_t, std::int64_t, std::int64_t, double, const double*,
-                               std::int64_t, const double*, std::int64_t, double, double*, std::int64_t);
+template void multiply_plainly<float>(lgm::detail::number_format, bool, bool, std::int64_t, std::int64_t,
+                                      std::int64_t, float, const void*, std::int64_t, const void*,
+                                      std::int64_t, float, float*, std::int64_t);
+template void multiply_plainly<double>(lgm::detail::number_format, bool, bool, std::int64_t, std::int64_t,
+                                       std::int64_t, double, const void*, std::int64_t, const void*,
+                                       std::int64_t, double, double*, std::int64_t);
 
 emulated_device::emulated_device(const device_context& c, const lgm::workspace&)
     : groups(c.groups), backwards(c.backwards), order(c.order), counts(c.counts) {}

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
 
 #include "support/emulated_group.hpp"
+#include "support/narrow.hpp"
 
 // Devices whose memory is the host's (detail/device.hpp says what a device is): a driver that runs on them is the driver
 // that runs on a GPU, kernel by kernel, with the groups' barriers, their lanes' own variables and the order of lanes and
@@ -15,11 +17,12 @@
 
 namespace support {
 
-// Naive products, summed in parts as all that are in use are.
+// c = alpha op(a) op(b) + beta c of matrices whose operands are in a format: naive products, summed in parts as all that are
+// in use are. T is float or double.
 template <class T>
-void multiply_plainly(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                      T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                      std::int64_t ldc);
+void multiply_plainly(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                      std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                      std::int64_t ldb, T beta, T* c, std::int64_t ldc);
 
 enum class task_groups { serial, emulated, threads };
 
@@ -31,6 +34,7 @@ struct device_counts {
 struct device_context {
   int threads = 0;  // means nothing to a device; suites set it all the same
   std::size_t tile_bytes = std::size_t(64) << 20;
+  lgm::precision precision = lgm::precision::highest;
   task_groups groups = task_groups::serial;
   bool backwards = false;
   lane_order order = lane_order::shuffled;
@@ -65,11 +69,12 @@ class emulated_device {
               });
   }
   template <class T>
-  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
-                const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  void multiply(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
     ++products;
     if (counts != nullptr) ++counts->products;
-    multiply_plainly(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    multiply_plainly(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   }
   lgm::status result() const { return lgm::status::success; }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/types.hpp>
 #include <vector>
 
@@ -23,6 +24,7 @@ class recording_device {
   struct product {
     std::int64_t m, n, k, lda, ldb, ldc;
     bool transpose_a, transpose_b;
+    lgm::detail::number_format format;
   };
   std::vector<launched> launches;
   std::vector<product> products;
@@ -33,9 +35,10 @@ class recording_device {
     if (tasks > 0) launches.push_back({lanes, tasks, lgm::detail::launch_shape::make(lanes, tasks)});
   }
   template <class T>
-  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T,
-                const T*, std::int64_t lda, const T*, std::int64_t ldb, T, T*, std::int64_t ldc) {
-    products.push_back({m, n, k, lda, ldb, ldc, transpose_a, transpose_b});
+  void multiply(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                std::int64_t n, std::int64_t k, T, const void*, std::int64_t lda, const void*,
+                std::int64_t ldb, T, T*, std::int64_t ldc) {
+    products.push_back({m, n, k, lda, ldb, ldc, transpose_a, transpose_b, format});
   }
   lgm::status result() const { return lgm::status::success; }
 };

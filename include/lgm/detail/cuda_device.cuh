@@ -9,6 +9,7 @@
 #include <lgm/detail/block_group.cuh>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
@@ -54,14 +55,15 @@ class cuda_device {
   }
 
   template <class T>
-  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
-                const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+  void multiply(number_format format, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
+                std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b, std::int64_t ldb,
+                T beta, T* c, std::int64_t ldc) {
     if (m == 0 || n == 0 || result_ != status::success) return;
     if (k == 0) {
       if (beta == T(0)) launch_rows(*this, n, m, zero_kernel<T>{n, ldc, c});
       return;
     }
-    if (!enqueue_product(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc))
+    if (!enqueue_product(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc))
       result_ = status::product_failed;
   }
 
@@ -94,12 +96,17 @@ class cuda_device {
 
   // cuBLAS is column-major: row-major c = op(a) op(b) is its transpose, op(b)' op(a)', of the same memory.
   template <class T>
-  bool enqueue_product(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
-                       T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
-                       std::int64_t ldc) {
+  bool enqueue_product(number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                       std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda,
+                       const void* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
     constexpr bool is_float = std::is_same<T, float>::value;
     constexpr cudaDataType_t type = is_float ? CUDA_R_32F : CUDA_R_64F;
-    constexpr cublasComputeType_t compute = is_float ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_64F;
+    const cudaDataType_t operand = format == number_format::half       ? CUDA_R_16F
+                                   : format == number_format::bfloat16 ? CUDA_R_16BF
+                                                                       : type;
+    const cublasComputeType_t compute = !is_float                       ? CUBLAS_COMPUTE_64F
+                                        : format == number_format::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                                                        : CUBLAS_COMPUTE_32F;
     const auto good = [](cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS; };
     cublasLtMatmulDescOpaque_t operation;
     cublasLtMatrixLayoutOpaque_t left, right, out;
@@ -111,9 +118,9 @@ class cuda_device {
                                                                &op_left, sizeof(op_left))) &&
                            good(cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSB,
                                                                &op_right, sizeof(op_right))) &&
-                           good(cublasLtMatrixLayoutInit(&left, type, rows(transpose_b ? k : n),
+                           good(cublasLtMatrixLayoutInit(&left, operand, rows(transpose_b ? k : n),
                                                          rows(transpose_b ? n : k), ldb)) &&
-                           good(cublasLtMatrixLayoutInit(&right, type, rows(transpose_a ? m : k),
+                           good(cublasLtMatrixLayoutInit(&right, operand, rows(transpose_a ? m : k),
                                                          rows(transpose_a ? k : m), lda)) &&
                            good(cublasLtMatrixLayoutInit(&out, type, rows(n), rows(m), ldc));
     cublasLtMatmulPreferenceOpaque_t preference;

@@ -20,10 +20,12 @@
 //       numbers, at most 4 KiB, whose call operator is a const LGM_HD template over the group.
 //
 //   template <class T>
-//   void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a,
-//                 std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+//   void multiply(number_format format, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+//                 T alpha, const void* a, std::int64_t lda, const void* b, std::int64_t ldb, T beta, T* c,
+//                 std::int64_t ldc);
 //       c [m, n] = alpha op(a) op(b) + beta c, row-major; op(a) is [m, k], op(b) [k, n]. With beta = 0, c is not read. Any
-//       size may be 0.
+//       size may be 0. format is that of a and b: full, numbers of T; else T is float, in which products are added, and
+//       tf32 is taken for floats that are rounded already: what the format does not hold may be cut off.
 //
 //   status result() const;
 //       the first failure of what was enqueued so far; nothing is enqueued after one.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
 
 // The three loops over samples, classes and dims of a diagonal covariance, direct.hpp's counterpart: on differences, so
@@ -93,7 +94,8 @@ struct direct_feature_kernel {
 template <class T>
 struct direct_sums_kernel {
   std::int64_t rows, classes, dims, weight_stride, feature_stride;
-  const T *weights, *features, *mean;  // features as the caller has them; mean [classes, dims]
+  const T *weights, *mean;   // mean [classes, dims]
+  number_array<T> features;  // as the caller has them
   const std::int64_t* counts;
   T *difference, *square;
 
@@ -104,7 +106,7 @@ struct direct_sums_kernel {
       for (int c = 0; c < direct_block; ++c) mu[c] = mean[(first + smaller(c, count - 1)) * dims + j];
       for (std::int64_t i = 0; i < rows; ++i) {
         if (counts[i] == 0) continue;
-        const T x = features[i * feature_stride + j];
+        const T x = load(features, i * feature_stride + j);
         for (int c = 0; c < direct_block; ++c) {
           const T t = x - mu[c];
           const T u = weights[i * weight_stride + first + smaller(c, count - 1)] * t;

@@ -92,8 +92,8 @@ struct visit_kernel {
         t.settle(group, i, r);
         t.keep(group, i, r);
       }
-      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums);
-      row.store(t.tile_row(i));
+      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums, t.rounding());
+      t.store_weights(group, i, row);
       t.begin_gradient(group, i, r, weight_sum);
     }
   }
@@ -130,8 +130,13 @@ struct begin_sums_kernel {
   device_rows<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t c) const {
-    begin_class_sum(group, t.shape.dims, t.parameters_of(t.first_class + c).mean,
-                    static_cast<const T*>(t.b.offset), t.b.class_sum[c], t.b.differences + c * t.shape.dims);
+    const std::int64_t dims = t.shape.dims;
+    const T* const mean = t.parameters_of(t.first_class + c).mean;
+    T* const out = t.b.differences + c * dims;
+    if (t.form.as_given)
+      group.for_each(dims, [&](std::int64_t j) { out[j] = -t.b.class_sum[c] * mean[j]; });
+    else
+      begin_class_sum(group, dims, mean, static_cast<const T*>(t.b.offset), t.b.class_sum[c], out);
   }
 };
 
@@ -221,6 +226,16 @@ struct parameters_kernel {
   }
 };
 
+// Of a gradient of 16 bits.
+template <class T>
+struct write_features_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    t.write_feature_gradient(group, i);
+  }
+};
+
 template <class T>
 struct losses_kernel {
   device_rows<T> t;
@@ -235,7 +250,7 @@ template <class T, class Device>
 class device_loss {
  public:
   device_loss(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
-              const loss_options<T>& o, const T* features, const device_targets<T>& targets,
+              const loss_options<T>& o, const number_array<T>& features, const device_targets<T>& targets,
               const workspace& w)
       : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
     t_.options = o;
@@ -248,7 +263,7 @@ class device_loss {
   // merge_row_state left, of all classes of the mixture, and the losses are this call's part of theirs. report: whether
   // losses are written.
   void loss(const T* read_state, bool report, const T* upstream, const loss_result<T>& result,
-            const gradients<T, T>& gradient) {
+            const device_gradients<T>& gradient) {
     const shape& s = t_.shape;
     t_.read_state = read_state;
     t_.upstream = upstream;
@@ -298,7 +313,7 @@ class device_loss {
   }
 
   // Gradients from targets.slope, any gradient of the logits.
-  void logits_gradients(const T* upstream, const gradients<T, T>& gradient) {
+  void logits_gradients(const T* upstream, const device_gradients<T>& gradient) {
     t_.upstream = upstream;
     t_.gradient = gradient;
     tiles_.begin();
@@ -316,7 +331,7 @@ class device_loss {
     const shape& s = t_.shape;
     if (t_.gradient.feature != nullptr && s.classes == 0)
       launch_rows(device_, s.dims, t_.row_count,
-                  zero_kernel<T>{s.dims, row_stride(s.gradient_stride, s.dims), t_.feature_gradient(0)});
+                  zero_kernel<T>{s.dims, t_.feature_sum_stride(), t_.feature_sum(0)});
     const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
     if (parameters && !t_.targets.is_soft)
       device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block),
@@ -331,21 +346,29 @@ class device_loss {
       if (t_.gradient.feature != nullptr) multiply_features();
       if (parameters) sum_samples(distances);
     });
+    if (t_.gradient.feature != nullptr && is_narrow(t_.gradient.feature_format))
+      launch_rows(device_, s.dims, t_.row_count, write_features_kernel<T>{t_});
   }
 
   // The classes' part of the features' gradient.
   void multiply_features() {
-    const std::int64_t dims = t_.shape.dims, stride = row_stride(t_.shape.gradient_stride, dims);
+    const std::int64_t dims = t_.shape.dims, stride = t_.feature_sum_stride();
     if (t_.diagonal()) {
-      const direct_feature_kernel<T> kernel{
-          t_.row_count, t_.class_count, dims,         t_.tile_stride,   stride,
-          t_.tile,      t_.b.centred,   t_.b.inverse, t_.b.scaled_mean, t_.feature_gradient(0)};
+      const direct_feature_kernel<T> kernel{t_.row_count,
+                                            t_.class_count,
+                                            dims,
+                                            t_.tile_stride,
+                                            stride,
+                                            t_.tile,
+                                            static_cast<const T*>(t_.b.samples.high),
+                                            t_.b.inverse,
+                                            t_.b.scaled_mean,
+                                            t_.feature_sum(0)};
       launch_rows(device_, std::min(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
       return;
     }
-    device_.multiply(false, false, t_.row_count, dims, t_.class_count, T(-1), static_cast<const T*>(t_.tile),
-                     t_.tile_stride, static_cast<const T*>(t_.b.operand), dims, T(1), t_.feature_gradient(0),
-                     stride);
+    tiles_.multiply(false, false, t_.row_count, dims, t_.class_count, T(-1), tiles_.weights(), t_.tile_stride,
+                    t_.b.means, t_.operand_stride, T(1), t_.feature_sum(0), stride);
   }
 
   // The parameters' gradients of the class tile.
@@ -364,17 +387,16 @@ class device_loss {
                                          t_.tile_stride,
                                          row_stride(t_.shape.feature_stride, dims),
                                          t_.tile,
-                                         t_.features(0),
                                          t_.mixture.mean + t_.first_class * dims,
+                                         t_.features(0),
                                          t_.b.counts,
                                          t_.b.differences,
                                          square ? t_.b.squares : nullptr};
       launch_rows(device_, std::min(dims, direct_columns), direct_tasks(n, dims), kernel);
     } else if (difference) {
       launch_rows(device_, dims, n, begin_sums_kernel<T>{t_});
-      device_.multiply(true, false, n, dims, t_.row_count, T(1), static_cast<const T*>(t_.tile),
-                       t_.tile_stride, static_cast<const T*>(t_.b.centred), dims, T(1), t_.b.differences,
-                       dims);
+      tiles_.multiply(true, false, n, dims, t_.row_count, T(1), tiles_.weights(), t_.tile_stride,
+                      t_.b.samples, t_.operand_stride, T(1), t_.b.differences, dims);
     }
     const std::int64_t parts = t_.targets.is_soft ? 1 : plan_.target_parts;
     if (parts > 1)
@@ -383,7 +405,7 @@ class device_loss {
   }
 
   void clear_parameters() {
-    const gradients<T, T>& g = t_.gradient;
+    const device_gradients<T>& g = t_.gradient;
     if (g.accumulate) return;
     const std::int64_t classes = t_.shape.classes, dims = t_.shape.dims;
     if (g.mean != nullptr) launch_rows(device_, dims, classes, zero_kernel<T>{dims, dims, g.mean});

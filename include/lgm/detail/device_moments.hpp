@@ -7,6 +7,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_ranks.hpp>
+#include <lgm/detail/number_format.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/moments.hpp>
@@ -62,7 +63,7 @@ struct moments_tile {
   label_view labels;
   std::int64_t ignore_label;
   const T* sample_weight;
-  const T* all_features;
+  number_array<T> all_features;
   class_moments<A> moments;
   device_moments_buffers<A> b;
   std::int64_t first, rows;
@@ -70,8 +71,9 @@ struct moments_tile {
   LGM_HD A weight(std::int64_t i) const {
     return sample_weight != nullptr ? static_cast<A>(sample_weight[first + i]) : A(1);
   }
-  LGM_HD const T* features(std::int64_t i) const {
-    return all_features + (first + i) * row_stride(shape.feature_stride, shape.dims);
+  // From dimension `begin` on.
+  LGM_HD number_array<T> features(std::int64_t i, std::int64_t begin) const {
+    return all_features.from((first + i) * row_stride(shape.feature_stride, shape.dims) + begin);
   }
 };
 
@@ -110,7 +112,7 @@ struct merge_samples_kernel {
                        last = first_of_class(t.b.ranked, t.rows, k + 1);
     for (std::int64_t r = first; r < last; ++r) {
       const std::int64_t i = t.b.row[r];
-      merge_class(group, n, t.weight(i), t.features(i) + begin, none, none, count, into,
+      merge_class(group, n, t.weight(i), t.features(i, begin), none, none, count, into,
                   scatter ? t.b.deviation + r * dims + begin : nullptr);
       count += t.weight(i);
     }
@@ -159,10 +161,11 @@ struct mirror_kernel {
 
 template <class Device, class T, class A>
 status device_accumulate_moments(Device& device, std::size_t tile_bytes, const shape& s,
-                                 const loss_options<T>& o, const T* features, const label_view& labels,
-                                 const class_moments<A>& moments, const workspace& w) {
+                                 const loss_options<T>& o, const number_array<T>& features,
+                                 const label_view& labels, const class_moments<A>& moments,
+                                 const workspace& w) {
   const status checked = first_failure(
-      check(s), check(o), moments.mean != nullptr ? check_features(s, features) : status::success,
+      check(s), check(o), moments.mean != nullptr ? check_features(s, features.data) : status::success,
       labels.is_null() && s.samples > 0 ? status::null_pointer : status::success, check_moments(s, moments));
   if (checked != status::success) return checked;
   const device_moments_plan plan = device_moments_plan::make(s, tile_bytes);
@@ -192,8 +195,8 @@ status device_accumulate_moments(Device& device, std::size_t tile_bytes, const s
     if (!scatter) continue;
     launch_rows(device, dims, t.rows, clear_deviations_kernel<T, A>{t});
     const A* const deviation = t.b.deviation;
-    device.multiply(true, false, dims, dims, t.rows, A(1), deviation, dims, deviation, dims, A(1),
-                    moments.scatter, dims);
+    device.multiply(number_format::full, true, false, dims, dims, t.rows, A(1), deviation, dims, deviation,
+                    dims, A(1), moments.scatter, dims);
   }
   if (scatter) launch_rows(device, dims, dims, mirror_kernel<A>{dims, moments.scatter});
   return device.result();

@@ -5,12 +5,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/number_format.hpp>
+#include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
 namespace lgm::detail {
+
+// What a context asks of its calls: what their tiles are kept within, and how products are made.
+struct device_limits {
+  std::size_t tile_bytes = 0;
+  lgm::precision precision = lgm::precision::highest;
+};
 
 // How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks: by the shape and the
 // limit alone, which device runs them does not matter.
@@ -23,6 +31,9 @@ struct device_plan {
   std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
   std::int64_t chunks = 1;        // of the classes, for the mean of the means
   bool whole_rows = true;         // a tile has all classes: three products a step, else four
+  product_form form;
+  std::int64_t operand_stride = 0;  // elements between rows of the products' operands
+  bool narrow = false;              // features are of 16 bits, and so may their gradients be
 
   // rank_kernel compares all pairs of a tile's rows.
   static constexpr std::int64_t most_rows = std::int64_t(1) << 14;
@@ -34,21 +45,24 @@ struct device_plan {
     return std::max(count_chunk, ceil_divide(samples, count_tasks));
   }
 
-  // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
-  // often, beat low ones of whole rows.
   // Whether the launches would take longer than the work: device_small.hpp has two for all of it.
   static bool is_small(const shape& s) {
     constexpr std::int64_t most = std::int64_t(1) << 13;
     return s.samples > 0 && s.samples <= 4096 && s.dims > 0 && bounded_product(s.classes, s.dims) <= most;
   }
 
+  // features: their format. forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which
+  // read the means less often, beat low ones of whole rows.
   template <class T>
-  static device_plan make(const shape& s, std::size_t tile_bytes, bool forward_only = false);
+  static device_plan make(const shape& s, const device_limits& limits, number_format features,
+                          bool forward_only = false);
 
  private:
   template <class T>
   void cut(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
-    constexpr std::int64_t vector = 16 / sizeof(T);
+    // Tensor cores want rows of 16-bit operands to begin at multiples of 16 bytes.
+    const std::int64_t vector = 16 / bytes_of<T>(form.format);
+    operand_stride = is_narrow(form.format) ? ceil_divide(s.dims, vector) * vector : s.dims;
     rows = tile_rows;
     classes = tile_classes;
     stride = ceil_divide(classes, vector) * vector;
@@ -73,6 +87,7 @@ struct call_state {
   double total, classification, likelihood;  // sums of the losses of the row tiles so far
   std::int64_t correct;
   T max_scale, max_norm;  // of the class tile's constants
+  T reach;                // of class_constants
 };
 
 struct sample_count {
@@ -88,14 +103,21 @@ struct device_buffers {
   sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
   T* chunk_sums;                // [plan.chunks, dims], parts of the sum of the means
   T* offset;                    // [dims], what features and means are centred on
-  T* centred;                   // [plan.rows, dims]; rows that do not count are zero
+  // [plan.rows, dims], row stride plan.operand_stride: x', or x where it enters products as given; rows that do not count
+  // are zero.
+  product_operand<T> samples;
   T* tile;  // [plan.rows, plan.classes], row stride plan.stride: products, then logits, then weights
-  // The classes' operands of the products. Not diagonal: one, [plan.classes, dims], mu' / Lambda. Diagonal: for the logits
-  // 1 / sigma and mu' / sigma, [dims, plan.stride] each, and for the features' gradient 1 / Lambda and mu' / Lambda,
-  // [plan.classes, dims] each.
-  T* operand;
+  // [plan.rows, plan.classes], row stride plan.stride: weights where they are not multiplied as the tile has them. Of two
+  // parts high is null: it is the tile.
+  product_operand<T> weights;
+  // The classes' operands of the products. Not diagonal: [plan.classes, dims], row stride plan.operand_stride, mu' / Lambda.
+  // Diagonal: for the logits 1 / sigma and mu' / sigma, [dims, plan.stride] each, and for the features' gradient 1 / Lambda
+  // and mu' / Lambda, [plan.classes, dims] each.
+  product_operand<T> means;
   T *deviation, *shift, *inverse, *scaled_mean;
   class_constants<T> constants;  // [plan.classes] each
+  T* uncentred;                  // [plan.classes], of class_constants
+  T* feature_sums;               // [plan.rows, dims]: the features' gradient before it becomes 16 bits
   T* class_sum;       // [plan.parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
   T* class_distance;  // ... and of w_ik d_ik
   T* class_share;     // [plan.parts, plan.classes], the same of what soft targets need besides
@@ -123,16 +145,25 @@ struct device_buffers {
     sample_counts = a.take<sample_count>(device_plan::count_tasks);
     chunk_sums = take(p.chunks, d);
     offset = take(1, d);
-    centred = take(p.rows, d);
+    const auto take_operand = [&](std::int64_t rows, std::int64_t columns, bool high, bool low) {
+      product_operand<T> o;
+      const std::int64_t bytes = bounded_product(bounded_product(rows, columns), bytes_of<T>(p.form.format));
+      o.format = p.form.format;
+      if (high) o.high = a.take<char>(bytes);
+      if (low) o.low = a.take<char>(bytes);
+      return o;
+    };
+    samples = take_operand(p.rows, p.operand_stride, true, p.form.feature_parts > 1);
     tile = take(p.rows, p.stride);
-    operand = deviation = shift = inverse = scaled_mean = nullptr;
+    weights = take_operand(p.rows, p.stride, is_narrow(p.form.format), p.form.weight_parts > 1);
+    deviation = shift = inverse = scaled_mean = nullptr;
     if (diagonal) {
       deviation = take(d, p.stride);
       shift = take(d, p.stride);
       inverse = take(p.classes, d);
       scaled_mean = take(p.classes, d);
     } else {
-      operand = take(p.classes, d);
+      means = take_operand(p.classes, p.operand_stride, true, p.form.mean_parts > 1);
     }
     constants.bias = take(1, p.classes);
     constants.offset = take(1, p.classes);
@@ -140,6 +171,11 @@ struct device_buffers {
     constants.norm = take(1, p.classes);
     constants.half_log_det = take(1, p.classes);
     constants.max_scale = constants.max_norm = 0;
+    constants.epsilon = p.form.epsilon<T>();
+    constants.trusted = p.form.trusted<T>();
+    uncentred = p.form.as_given ? take(1, p.classes) : nullptr;
+    constants.uncentred = uncentred;
+    feature_sums = p.narrow ? take(p.rows, d) : nullptr;
     class_sum = take(p.parts, p.classes);
     class_distance = spherical ? take(p.parts, p.classes) : nullptr;
     class_share = take(p.parts, p.classes);
@@ -168,11 +204,14 @@ std::size_t device_bytes(const device_plan& p, const shape& s) {
 }
 
 template <class T>
-device_plan device_plan::make(const shape& s, std::size_t tile_bytes, bool forward_only) {
+device_plan device_plan::make(const shape& s, const device_limits& limits, number_format features,
+                              bool forward_only) {
   device_plan p;
-  const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+  p.form = product_form::make(features, s.covariance, limits.precision);
+  p.narrow = is_narrow(features);
+  const std::int64_t limit = static_cast<std::int64_t>(std::min(limits.tile_bytes, std::size_t(1) << 60));
   const auto fits = [&](std::int64_t rows, std::int64_t classes) {
-    device_plan q;
+    device_plan q = p;
     q.cut<T>(rows, classes, s);
     return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
   };

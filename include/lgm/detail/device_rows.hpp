@@ -6,6 +6,8 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_plan.hpp>
+#include <lgm/detail/number_format.hpp>
+#include <lgm/detail/product_form.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
@@ -24,6 +26,15 @@ struct device_targets {
   bool is_soft = false, is_given = false;
 };
 
+// gradients<G, T> whatever G is.
+template <class T>
+struct device_gradients {
+  void* feature = nullptr;
+  number_format feature_format = number_format::full;
+  T *mean = nullptr, *log_variance = nullptr, *log_prior = nullptr;
+  bool accumulate = false;
+};
+
 // What the outputs of a call ask of its rows.
 struct row_wishes {
   bool report = false;  // losses are written
@@ -38,16 +49,18 @@ struct device_rows {
   lgm::mixture<T> mixture;
   loss_options<T> options;
   device_targets<T> targets;
-  const T* all_features = nullptr;
+  number_array<T> all_features;
   const T* read_state = nullptr;
   const T* upstream = nullptr;
   loss_result<T> result;
-  gradients<T, T> gradient;
+  device_gradients<T> gradient;
   score_result<T> scores;
   row_wishes wishes;
   T uniform_log_prior = 0;
   T least = numeric<T>::negligible;  // classes with less, by the logarithm of g_k, have no gradients
 
+  product_form form;
+  std::int64_t operand_stride = 0;
   device_buffers<T> b;
   // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
   std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1;
@@ -63,14 +76,33 @@ struct device_rows {
     return gradient.mean != nullptr || gradient.log_prior != nullptr || wants_log_variance();
   }
 
-  LGM_HD const T* features(std::int64_t i) const {
-    return all_features + (first_row + i) * row_stride(shape.feature_stride, shape.dims);
+  LGM_HD number_array<T> features(std::int64_t i) const {
+    return all_features.from((first_row + i) * row_stride(shape.feature_stride, shape.dims));
   }
-  LGM_HD T* centred(std::int64_t i) const { return b.centred + i * shape.dims; }
+  LGM_HD centred_row<T> centred(std::int64_t i) const {
+    return {b.samples, i * operand_stride, form.as_given ? b.offset : nullptr};
+  }
   LGM_HD T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
-  LGM_HD T* feature_gradient(std::int64_t i) const {
-    return gradient.feature + (first_row + i) * row_stride(shape.gradient_stride, shape.dims);
+  // The features' gradient is summed in T: where it goes, or, where that has 16 bits, in the workspace.
+  LGM_HD std::int64_t feature_sum_stride() const {
+    return is_narrow(gradient.feature_format) ? shape.dims : row_stride(shape.gradient_stride, shape.dims);
   }
+  LGM_HD T* feature_sum(std::int64_t i) const {
+    return is_narrow(gradient.feature_format)
+               ? b.feature_sums + i * shape.dims
+               : static_cast<T*>(gradient.feature) + (first_row + i) * feature_sum_stride();
+  }
+  // Puts the finished sums of row i where they go.
+  template <class Group>
+  LGM_HD void write_feature_gradient(const Group& group, std::int64_t i) const {
+    if (gradient.feature == nullptr || !is_narrow(gradient.feature_format)) return;
+    const T* const sums = feature_sum(i);
+    const std::int64_t first = (first_row + i) * row_stride(shape.gradient_stride, shape.dims);
+    group.for_each(shape.dims, [&](std::int64_t j) {
+      write_number(gradient.feature, gradient.feature_format, first + j, sums[j]);
+    });
+  }
+  LGM_HD weight_rounding<T> rounding() const { return {form.format, form.weight_parts}; }
   LGM_HD const T* slope(std::int64_t i) const {
     return targets.slope + (first_row + i) * row_stride(shape.logits_stride, shape.classes);
   }
@@ -83,6 +115,7 @@ struct device_rows {
     class_constants<T> c = b.constants;
     c.max_scale = b.state->max_scale;
     c.max_norm = b.state->max_norm;
+    c.reach = b.state->reach;
     return c;
   }
   // d_k of row i and class k of the tile, from the differences; by one lane.
@@ -156,7 +189,7 @@ struct device_rows {
       s.total = s.classification = s.likelihood = 0;
       s.correct = 0;
       s.max_scale = 1;
-      s.max_norm = 0;
+      s.max_norm = s.reach = 0;
     });
   }
 
@@ -243,10 +276,11 @@ struct device_rows {
     weigh_target(r, r.coefficients.miss(terms.target_miss()), options.lambda * r.coefficients.likelihood);
   }
 
-  // Turns the row's logits (finished) or products into weights; returns what begin_feature_gradient needs of them.
-  template <class Group, class Row>
+  // Turns the row's logits (finished) or products into weights, each rounded; returns what begin_feature_gradient needs of
+  // them.
+  template <class Group, class Row, class Round>
   LGM_HD T weigh(const Group& group, std::int64_t i, Row& row, bool finished, bool needs_logits,
-                 const row_record<T>& r, const class_sum_rows<T>& sums) const {
+                 const row_record<T>& r, const class_sum_rows<T>& sums, Round round) const {
     const class_constants<T> c = constants();
     const std::int64_t target = local_target(i);
     const T known = r.log_evidence.anchor, none = -numeric<T>::infinity;
@@ -258,7 +292,7 @@ struct device_rows {
         const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
         add_soft_margin(group, row, c, r.half_norm, weighed, none, direct(i));
       }
-      return finish_given_weights(group, row, c, g, -r.upstream, target, sums);
+      return finish_given_weights(group, row, c, g, -r.upstream, target, sums, round);
     }
     if (targets.is_soft) {
       const soft_row<T> q = soft(i);
@@ -266,11 +300,29 @@ struct device_rows {
         finish_logits(group, row, c, r.half_norm, -1, known, direct(i));
         add_soft_margin(group, row, c, r.half_norm, q, known, direct(i));
       }
-      return finish_soft_weights(group, row, c, r.log_evidence, q, r.total, options.lambda, r.upstream, sums);
+      return finish_soft_weights(group, row, c, r.log_evidence, q, r.total, options.lambda, r.upstream, sums,
+                                 round);
     }
     if (!finished) finish_logits(group, row, c, r.half_norm, target, known, direct(i));
     return finish_weights(group, row, c, r.log_evidence, -r.upstream * r.total,
-                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least);
+                          r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least, round);
+  }
+  // Puts the weights of row i, rounded before, where the products take them from.
+  template <class Group, class Row>
+  LGM_HD void store_weights(const Group& group, std::int64_t i, Row& row) const {
+    const std::int64_t first = i * tile_stride;
+    if (is_narrow(form.format)) {
+      group.for_each(row, [&](T& w, std::int64_t k) { w = b.weights.keep(first + k, w); });
+      return;
+    }
+    if (form.weight_parts > 1) {
+      group.for_each(row, [&](T& w, std::int64_t k) {
+        const T kept = rounded_to(form.format, w);
+        write_number(b.weights.low, form.format, first + k, w - kept);
+        w = kept;
+      });
+    }
+    row.store(tile_row(i));
   }
   // What the features' gradient of row i has besides the products; from the first class tile on they add up.
   template <class Group>
@@ -279,13 +331,17 @@ struct device_rows {
     const std::int64_t z = local_target(i);
     const class_parameters<T> target = parameters_of(first_class + (z < 0 ? 0 : z));
     begin_feature_gradient(group, shape.dims, features(i), centred(i), diagonal() ? T(0) : weight_sum,
-                           z < 0 ? nullptr : &target, r.weight, first_class > 0, feature_gradient(i));
+                           z < 0 ? nullptr : &target, r.weight, first_class > 0, feature_sum(i));
   }
   // Of a row that does not count.
   template <class Group>
   LGM_HD void clear(const Group& group, std::int64_t i) const {
-    T *const row = tile_row(i), *const out = gradient.feature == nullptr ? nullptr : feature_gradient(i);
-    group.for_each(class_count, [&](std::int64_t k) { row[k] = T(0); });
+    T *const row = tile_row(i), *const out = gradient.feature == nullptr ? nullptr : feature_sum(i);
+    group.for_each(class_count, [&](std::int64_t k) {
+      row[k] = T(0);
+      if (b.weights.high != nullptr) write_number(b.weights.high, form.format, i * tile_stride + k, T(0));
+      if (b.weights.low != nullptr) write_number(b.weights.low, form.format, i * tile_stride + k, T(0));
+    });
     group.for_each(out != nullptr && first_class == 0 ? shape.dims : 0,
                    [&](std::int64_t j) { out[j] = T(0); });
   }
@@ -374,9 +430,10 @@ struct device_rows {
       b.counts[i] = counts ? 1 : 0;
       b.key[i] = b.target[i] < 0 ? shape.classes : b.target[i];
     });
-    T* const out = centred(i);
+    const centred_row<T> out = centred(i);
     if (!counts) {
-      group.for_each(b.offset != nullptr ? shape.dims : 0, [&](std::int64_t j) { out[j] = T(0); });
+      group.for_each(b.offset != nullptr ? shape.dims : 0,
+                     [&](std::int64_t j) { b.samples.keep(out.first + j, T(0)); });
       return;
     }
     if (b.offset != nullptr) {

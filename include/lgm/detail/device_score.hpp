@@ -72,7 +72,7 @@ template <class T, class Device>
 class device_score {
  public:
   device_score(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
-               const T* features, const workspace& w)
+               const number_array<T>& features, const workspace& w)
       : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device) {}
 
   // eq:logit into out, row stride shape.logits_stride; with labels, the margin at the targets.

@@ -26,6 +26,8 @@ struct small_rows_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t part) const {
     const std::int64_t classes = t.class_count, dims = t.shape.dims;
     device_rows<T> own = t;
+    own.targets.is_soft = own.targets.is_given =
+        false;  // as they are: so that the compiler drops what is for others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
     // Arrays that only soft targets need otherwise.
@@ -57,7 +59,7 @@ struct small_rows_kernel {
         if (gather) own.gather(group, i, row, r);
         own.settle(group, i, r);
         if (differentiate) {
-          own.weigh(group, i, row, gather, true, r, {});
+          own.weigh(group, i, row, gather, true, r, {}, unrounded{});
           row.store(products);
           own.begin_gradient(group, i, r, T(0));
           add_classes(group, i);
@@ -66,6 +68,7 @@ struct small_rows_kernel {
         own.settle(group, i, r);
         if (differentiate) own.clear(group, i);
       }
+      if (differentiate) own.write_feature_gradient(group, i);
       own.keep(group, i, r);
     }
   }
@@ -75,15 +78,16 @@ struct small_rows_kernel {
   template <class Group>
   LGM_HD void add_classes(const Group& group, std::int64_t i) const {
     if (t.gradient.feature == nullptr) return;
-    const T *const weights = t.tile_row(i), *const x = t.features(i);
-    T* const out = t.feature_gradient(i);
+    const T* const weights = t.tile_row(i);
+    const number_array<T> x = t.features(i);
+    T* const out = t.feature_sum(i);
     group.for_each(t.shape.dims, [&](std::int64_t j) {
       T sum = out[j];
       for (std::int64_t k = 0; k < t.class_count; ++k) {
         const class_parameters<T> p = t.parameters_of(k);
         const T inverse =
             p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
-        sum = fused(weights[k] * inverse, x[j] - p.mean[j], sum);
+        sum = fused(weights[k] * inverse, load(x, j) - p.mean[j], sum);
       }
       out[j] = sum;
     });
@@ -109,12 +113,12 @@ struct small_classes_kernel {
     const bool add = t.gradient.accumulate, squares = t.diagonal() && t.wants_log_variance();
     if (t.gradient.mean != nullptr) {
       const T sum =
-          over_samples(group, [&](std::int64_t i) { return weight(i, k) * (t.features(i)[j] - mean); });
+          over_samples(group, [&](std::int64_t i) { return weight(i, k) * (load(t.features(i), j) - mean); });
       write(group, add, mean_gradient(sum, lambda), t.gradient.mean + k * dims + j);
     }
     if (squares) {
       const T sum = over_samples(group, [&](std::int64_t i) {
-        const T difference = t.features(i)[j] - mean;
+        const T difference = load(t.features(i), j) - mean;
         return weight(i, k) * difference * difference;
       });
       write(group, add, log_variance_gradient(share(group, k), sum, lambda),

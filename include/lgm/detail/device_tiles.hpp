@@ -117,7 +117,7 @@ struct operand_kernel {
     const class_parameters<T> p = t.parameters_of(k);
     const T h = half_log_det(group, dims, p), bias = t.log_prior(k) - h;
     const T* const centre = t.b.offset;
-    T scale = 1, norm = 0;
+    T scale = 1, norm = 0, uncentred = 0;
     if (t.diagonal()) {
       group.for_each(dims, [&](std::int64_t j) {
         const T v = p.log_variance != nullptr ? p.log_variance[j] : T(0), mean = p.mean[j] - centre[j];
@@ -128,14 +128,19 @@ struct operand_kernel {
       });
     } else {
       if (p.log_variance != nullptr) scale = inverse_variance(*p.log_variance);
-      norm = centre_class(group, dims, p, centre, scale, t.b.operand + c * dims);
+      const scaled_row<T> out{t.b.means, c * t.operand_stride};
+      norm = centre_class(group, dims, p, centre, scale, out);
+      if (t.form.as_given)
+        uncentred = group.reduce(
+            dims, T(0), [&](std::int64_t j) { return centre[j] * out.operand.at(out.first + j); }, plus{});
     }
     group.once([&] {
       const class_constants<T>& constants = t.b.constants;
       constants.half_log_det[c] = h;
       constants.bias[c] = bias;
       constants.norm[c] = norm;
-      constants.offset[c] = bias - T(0.5) * norm;
+      constants.offset[c] = bias - T(0.5) * norm - uncentred;
+      if (t.b.uncentred != nullptr) t.b.uncentred[c] = uncentred;
       if (constants.scale != nullptr) constants.scale[c] = scale;
     });
   }
@@ -155,9 +160,16 @@ struct bounds_kernel {
           t.class_count, T(0), [&](std::int64_t k) { return c.scale[k]; }, maximum{});
     const T norm = group.reduce(
         t.class_count, T(0), [&](std::int64_t k) { return c.norm[k]; }, maximum{});
+    // What a feature that is not centred adds to the products' sums, which are float's: four times its unit roundoff for
+    // the way in which tensor cores add.
+    T reach = 0;
+    if (t.form.as_given)
+      reach = T(4) * numeric<T>::epsilon / c.epsilon *
+              std::sqrt(squared_norm(group, t.shape.dims, static_cast<const T*>(t.b.offset)));
     group.once([&] {
       t.b.state->max_scale = scale;
       t.b.state->max_norm = norm;
+      t.b.state->reach = reach;
     });
   }
 };
@@ -166,7 +178,7 @@ template <class T, class Device>
 class device_tiles {
  public:
   device_tiles(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
-               const T* features, const workspace& w)
+               const number_array<T>& features, const workspace& w)
       : device_(device), plan_(plan) {
     arena pieces(w);
     t.b = device_buffers<T>(pieces, plan, s);
@@ -175,6 +187,8 @@ class device_tiles {
     t.all_features = features;
     t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
     t.parts = plan.parts;
+    t.form = plan.form;
+    t.operand_stride = plan.operand_stride;
   }
 
   // What the kernels are given.
@@ -228,14 +242,37 @@ class device_tiles {
     prepare_operands();
     const std::int64_t dims = t.shape.dims;
     if (t.diagonal()) {
-      const direct_logits_kernel<T> kernel{t.row_count, t.class_count, dims,      plan_.stride, t.tile_stride,
-                                           t.b.centred, t.b.deviation, t.b.shift, t.tile};
+      const direct_logits_kernel<T> kernel{
+          t.row_count,   t.class_count, dims,
+          plan_.stride,  t.tile_stride, static_cast<const T*>(t.b.samples.high),
+          t.b.deviation, t.b.shift,     t.tile};
       launch_rows(device_, std::min(t.class_count, direct_columns), direct_tasks(t.row_count, t.class_count),
                   kernel);
       return;
     }
-    device_.multiply(false, true, t.row_count, t.class_count, dims, T(1), static_cast<const T*>(t.b.centred),
-                     dims, static_cast<const T*>(t.b.operand), dims, T(0), t.tile, t.tile_stride);
+    multiply(false, true, t.row_count, t.class_count, dims, T(1), t.b.samples, plan_.operand_stride,
+             t.b.means, plan_.operand_stride, T(0), t.tile, t.tile_stride);
+  }
+
+  // The device's product of the operands' parts, the smaller ones first; low times low is left out.
+  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
+                const product_operand<T>& a, std::int64_t lda, const product_operand<T>& b, std::int64_t ldb,
+                T beta, T* c, std::int64_t ldc) {
+    const auto add = [&](const void* left, const void* right) {
+      if (left == nullptr || right == nullptr) return;
+      device_.multiply(plan_.form.format, transpose_a, transpose_b, m, n, k, alpha, left, lda, right, ldb,
+                       beta, c, ldc);
+      beta = T(1);
+    };
+    add(a.high, b.low);
+    add(a.low, b.high);
+    add(a.high, b.high);
+  }
+  // The tile's weights, row stride t.tile_stride.
+  product_operand<T> weights() const {
+    product_operand<T> w = t.b.weights;
+    if (w.high == nullptr) w.high = t.tile;
+    return w;
   }
 
  private:

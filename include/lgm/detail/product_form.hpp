@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <lgm/config.hpp>
+#include <lgm/detail/number_format.hpp>
+#include <lgm/row.hpp>
+#include <lgm/types.hpp>
+#include <type_traits>
+
+namespace lgm::detail {
+
+// The operands of a call's products: how each is made of one number or of the sum of two, high + low, where low is what
+// rounding leaves of high. Two sums are multiplied in up to three products, without low times low.
+struct product_form {
+  number_format format = number_format::full;
+  int feature_parts = 1, mean_parts = 1, weight_parts = 1;
+  // Features enter the products as they are, rather than centred, where rounding what is centred would lose more. What that
+  // adds to the products is a constant of each class.
+  bool as_given = false;
+
+  // Weights stay in their tile, in place.
+  LGM_HD bool has_weights() const { return is_narrow(format) || weight_parts > 1; }
+  LGM_HD bool rounds() const { return format != number_format::full; }
+
+  // What the products of this form are wrong by, as a share of the operands' norms: what is left out of the means, and where
+  // features have two parts low times low.
+  template <class T>
+  T epsilon() const {
+    const T u = unit_roundoff<T>(format, numeric<T>::epsilon);
+    return mean_parts > 1 ? (feature_parts > 1 ? T(2) : T(1)) * u * u : u;
+  }
+  // In units of epsilon, which error of a logit near its row's largest is left as it is: 1e-4, as of float's products; but
+  // no less than 256, as otherwise all logits of a model whose classes are yet to move apart (norms of 20 or so beside
+  // features of a few hundred dimensions) were computed twice.
+  template <class T>
+  T trusted() const {
+    if (format == number_format::full) return cancellation<T>::trusted;
+    return larger(T(1e-4) / epsilon<T>(), T(256));
+  }
+
+  // features: their format.
+  static product_form make(number_format features, covariance form, precision p) {
+    product_form f;
+    if (form == covariance::diagonal) return f;
+    if (is_narrow(features)) {
+      const bool fast = p == precision::fast;
+      f.format = number_format::bfloat16;
+      // 11 bits are two times 8 exactly.
+      f.feature_parts = features == number_format::half && !fast ? 2 : 1;
+      f.mean_parts = fast ? 1 : 2;
+      f.as_given = true;
+    } else if (p != precision::highest) {
+      f.format = number_format::tf32;
+      f.feature_parts = f.mean_parts = f.weight_parts = p == precision::tf32 ? 1 : 2;
+    }
+    return f;
+  }
+};
+
+// T: what is computed in.
+template <class T>
+status check_precision(precision p, number_format features) {
+  switch (p) {
+    case precision::highest: return status::success;
+    case precision::split_tf32:
+    case precision::tf32:
+      return std::is_same<T, float>::value && !is_narrow(features) ? status::success : status::not_supported;
+    case precision::fast: return is_narrow(features) ? status::success : status::not_supported;
+  }
+  return status::invalid_option;
+}
+
+// Where an operand's numbers lie.
+template <class T>
+struct product_operand {
+  void *high = nullptr, *low = nullptr;  // low null: one part
+  number_format format = number_format::full;
+
+  // Stores value at index i; answers it as stored.
+  LGM_HD T keep(std::int64_t i, T value) const {
+    const T kept = rounded_to(format, value);
+    write_number(high, format, i, kept);
+    if constexpr (std::is_same<T, float>::value) {
+      if (low == nullptr) return kept;
+      const T rest = rounded_to(format, value - kept);
+      write_number(low, format, i, rest);
+      return kept + rest;
+    }
+    return kept;
+  }
+  LGM_HD T at(std::int64_t i) const {
+    const T value = read_number<T>(high, format, i);
+    if constexpr (std::is_same<T, float>::value)
+      return low == nullptr ? value : value + read_number<T>(low, format, i);
+    return value;
+  }
+};
+
+// A row of features among the operands; offset null: they were centred before.
+template <class T>
+struct centred_row {
+  product_operand<T> operand;
+  std::int64_t first;
+  const T* offset = nullptr;
+};
+// Element j, centred.
+template <class T>
+LGM_HD T load(const centred_row<T>& row, std::int64_t j) {
+  const T value = row.operand.at(row.first + j);
+  return row.offset == nullptr ? value : value - row.offset[j];
+}
+// For centre_row.
+template <class T>
+LGM_HD T keep_centred(const centred_row<T>& row, std::int64_t j, T value, T offset) {
+  return row.offset == nullptr ? row.operand.keep(row.first + j, value - offset)
+                               : row.operand.keep(row.first + j, value) - offset;
+}
+
+// A class's mean among the operands, multiplied by its scale.
+template <class T>
+struct scaled_row {
+  product_operand<T> operand;
+  std::int64_t first;
+};
+// For centre_class: the mean that was stored, without the scale.
+template <class T>
+LGM_HD T keep_scaled(const scaled_row<T>& row, std::int64_t j, T value, T scale) {
+  const T kept = row.operand.keep(row.first + j, scale * value);
+  if constexpr (std::is_same<T, float>::value)
+    if (row.operand.format != number_format::full) return scale > T(0) ? kept / scale : T(0);
+  return value;
+}
+
+// A weight as the products will take it, so that sums of weights are theirs.
+template <class T>
+struct weight_rounding {
+  number_format format;
+  int parts;
+  LGM_HD T operator()(T weight) const {
+    if constexpr (std::is_same<T, float>::value) {
+      const T kept = rounded_to(format, weight);
+      return parts == 1 ? kept : kept + rounded_to(format, weight - kept);
+    }
+    return weight;
+  }
+};
+
+}  // namespace lgm::detail
