@@ -442,7 +442,7 @@ void check_group_merge(const Group& group) {
     std::vector<A> deviation(size_of(dims) + 1, A(7)), squares(size_of(dims), A(0));
     A* count = m.count.data();
     const auto add = [&](moments_memory<A>& into, std::size_t i) {
-      lgm::merge_class<Group, T, A>(
+      lgm::merge_class<Group, const T*, A>(
           group, dims, A(1), &s.features[i * size_of(dims)], nullptr, nullptr, into.count.data()[0],
           {into.mean.data(), into.residual.data(), into.m2.data()}, deviation.data());
       into.count.data()[0] += A(1);
@@ -450,9 +450,9 @@ void check_group_merge(const Group& group) {
     };
     for (std::size_t i = 0; i < 90; ++i) add(m, i);
     for (std::size_t i = 90; i < 200; ++i) add(half, i);
-    lgm::merge_class<Group, A, A>(group, dims, half.count[0], half.mean.data(), half.residual.data(),
-                                  half.m2.data(), count[0], {m.mean.data(), m.residual.data(), m.m2.data()},
-                                  deviation.data());
+    lgm::merge_class<Group, const A*, A>(group, dims, half.count[0], half.mean.data(), half.residual.data(),
+                                         half.m2.data(), count[0],
+                                         {m.mean.data(), m.residual.data(), m.m2.data()}, deviation.data());
     *count += half.count[0];
     const double bound = shown(growth<A>(200));
     check_error(m, exact, without::no_scatter, bound);

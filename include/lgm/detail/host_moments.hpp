@@ -213,9 +213,9 @@ class moments_driver {
         A count = moments_.count[k];
         for (std::int64_t r = b_.begin[run]; r < b_.begin[run + 1]; ++r) {
           const std::int64_t i = b_.order[r].index;
-          merge_class<packet_group<A>, T, A>({}, n, weight(i), features_ + i * stride + begin, nullptr,
-                                             nullptr, count, into,
-                                             scatter ? b_.deviation + r * dims + begin : nullptr);
+          merge_class<packet_group<A>, const T*, A>({}, n, weight(i), features_ + i * stride + begin, nullptr,
+                                                    nullptr, count, into,
+                                                    scatter ? b_.deviation + r * dims + begin : nullptr);
           count += weight(i);
         }
       }
@@ -329,8 +329,8 @@ void run_merge(const host_context& ctx, int threads, const shape& s, const class
             const A *mean = row(from.mean), *residual = row(from.mean_residual),
                     *m2 = into.m2 == nullptr ? nullptr : row(from.m2);
             const class_moment_rows<A> out{row(into.mean), row(into.mean_residual), row(into.m2)};
-            merge_class<packet_group<A>, A, A>({}, s.dims, from.count[k], mean, residual, m2, into.count[k],
-                                               out, nullptr);
+            merge_class<packet_group<A>, const A*, A>({}, s.dims, from.count[k], mean, residual, m2,
+                                                      into.count[k], out, nullptr);
           }
           into.count[k] += from.count[k];
         }
