@@ -19,12 +19,14 @@ lgm::status compiled_cuda_device::result() const {
 }
 
 // For the benchmarks' products.
-template void compiled_cuda_device::multiply<float>(bool, bool, std::int64_t, std::int64_t, std::int64_t,
-                                                    float, const float*, std::int64_t, const float*,
-                                                    std::int64_t, float, float*, std::int64_t);
-template void compiled_cuda_device::multiply<double>(bool, bool, std::int64_t, std::int64_t, std::int64_t,
-                                                     double, const double*, std::int64_t, const double*,
-                                                     std::int64_t, double, double*, std::int64_t);
+template void compiled_cuda_device::multiply<float>(lgm::detail::number_format, bool, bool, std::int64_t,
+                                                    std::int64_t, std::int64_t, float, const void*,
+                                                    std::int64_t, const void*, std::int64_t, float, float*,
+                                                    std::int64_t);
+template void compiled_cuda_device::multiply<double>(lgm::detail::number_format, bool, bool, std::int64_t,
+                                                     std::int64_t, std::int64_t, double, const void*,
+                                                     std::int64_t, const void*, std::int64_t, double, double*,
+                                                     std::int64_t);
 
 }  // namespace support
 

@@ -11,7 +11,8 @@ namespace support {
 template <class F>
 void compiled_cuda_device::on_cuda(F f) {
   if (result_ != lgm::status::success) return;
-  lgm::detail::cuda_device device({context_.stream, context_.handle, context_.tile_bytes}, scratch_);
+  lgm::detail::cuda_device device({context_.stream, context_.handle, context_.precision, context_.tile_bytes},
+                                  scratch_);
   f(device);
   result_ = device.result();
 }
@@ -22,11 +23,12 @@ void compiled_cuda_device::launch(int lanes, std::int64_t tasks, const Kernel& k
 }
 
 template <class T>
-void compiled_cuda_device::multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
-                                    std::int64_t k, T alpha, const T* a, std::int64_t lda, const T* b,
-                                    std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
+void compiled_cuda_device::multiply(lgm::detail::number_format format, bool transpose_a, bool transpose_b,
+                                    std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const void* a,
+                                    std::int64_t lda, const void* b, std::int64_t ldb, T beta, T* c,
+                                    std::int64_t ldc) {
   on_cuda([&](lgm::detail::cuda_device& device) {
-    device.multiply(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    device.multiply(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   });
 }
 

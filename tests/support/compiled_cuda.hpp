@@ -22,6 +22,7 @@ cublasHandle_t shared_handle();
 struct compiled_cuda {
   int threads = 0;  // means nothing to a device; suites set it all the same
   std::size_t tile_bytes = std::size_t(64) << 20;
+  lgm::precision precision = lgm::precision::highest;
   cudaStream_t stream = nullptr;
   cublasHandle_t handle = shared_handle();
   // Whether a call comes back when its work is done, with a failure of its kernels as its status: for suites that read
@@ -39,8 +40,9 @@ class compiled_cuda_device {
   template <int... Widths, class Kernel>
   void launch(int lanes, std::int64_t tasks, const Kernel& kernel);
   template <class T>
-  void multiply(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, T alpha,
-                const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc);
+  void multiply(lgm::detail::number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
+                std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
+                std::int64_t ldb, T beta, T* c, std::int64_t ldc);
   lgm::status result() const;
 
  private:
@@ -64,21 +66,23 @@ struct device_traits<support::compiled_cuda> {
 };
 
 // What has gradients, and all the rest: two parts, for two files to compile side by side.
-#define LGM_TEST_CUDA_LOSSES(prefix, Device, T)                                                \
-  prefix template status device_run_loss<Device, T>(                                           \
-      Device&, std::size_t, const shape&, const mixture<T>&, const loss_options<T>&, const T*, \
-      const device_targets<T>&, bool, const T*, bool, const T*, const loss_result<T>&,         \
-      const gradients<T, T>&, const workspace&);                                               \
-  prefix template status device_run_logits_backward<Device, T>(                                \
-      Device&, std::size_t, const shape&, const mixture<T>&, const loss_options<T>&, const T*, \
-      const device_targets<T>&, const T*, const gradients<T, T>&, const workspace&);
+#define LGM_TEST_CUDA_LOSSES(prefix, Device, T)                                               \
+  prefix template status device_run_loss<Device, T>(                                          \
+      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&, \
+      const number_array<T>&, const device_targets<T>&, bool, const T*, bool, const T*,       \
+      const loss_result<T>&, const device_gradients<T>&, const workspace&);                   \
+  prefix template status device_run_logits_backward<Device, T>(                               \
+      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&, \
+      const number_array<T>&, const device_targets<T>&, const T*, const device_gradients<T>&, \
+      const workspace&);
 
 #define LGM_TEST_CUDA_OTHERS(prefix, Device, T)                                                              \
-  prefix template status device_run_logits<Device, T>(Device&, std::size_t, const shape&, const mixture<T>&, \
-                                                      const loss_options<T>&, const T*, const label_view&,   \
-                                                      T*, const workspace&);                                 \
-  prefix template status device_run_score<Device, T>(Device&, std::size_t, const shape&, const mixture<T>&,  \
-                                                     const T*, const score_result<T>&, const workspace&);    \
+  prefix template status device_run_logits<Device, T>(                                                       \
+      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&,                \
+      const number_array<T>&, const label_view&, T*, const workspace&);                                      \
+  prefix template status device_run_score<Device, T>(Device&, const device_limits&, const shape&,            \
+                                                     const mixture<T>&, const number_array<T>&,              \
+                                                     const score_result<T>&, const workspace&);              \
   prefix template status device_merge_row_state<Device, T>(Device&, const shape&, const T*, T*);             \
   prefix template status device_sgd_step<Device, T>(Device&, const shape&, const sgd_options<T>&,            \
                                                     const gradients<T, T>&, const parameters<T>&,            \
@@ -88,7 +92,7 @@ struct device_traits<support::compiled_cuda> {
   prefix template status device_scheduled_alpha<Device, T>(Device&, const stepped_schedule<T>&,              \
                                                            const std::int64_t*, T*);                         \
   prefix template status device_accumulate_moments<Device, T, T>(                                            \
-      Device&, std::size_t, const shape&, const loss_options<T>&, const T*, const label_view&,               \
+      Device&, std::size_t, const shape&, const loss_options<T>&, const number_array<T>&, const label_view&, \
       const class_moments<T>&, const workspace&);                                                            \
   prefix template status device_merge_moments<Device, T>(Device&, const shape&, const class_moments<T>&,     \
                                                          const class_moments<T>&);                           \

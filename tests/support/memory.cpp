@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "support/narrow.hpp"
+
 namespace support {
 
 template <class T>
@@ -85,5 +87,7 @@ template class guarded<float>;
 template class guarded<double>;
 template class guarded<std::int64_t>;
 template class guarded<unsigned char>;
+template class guarded<half16>;
+template class guarded<brain16>;
 
 }  // namespace support
