@@ -26,7 +26,7 @@ LGM_HD V keep_scaled(T* out, Index j, V value, T scale) {
 // offset|^2.
 template <class Group, class T, class Out>
 LGM_HD T centre_class(const Group& group, std::int64_t dims, const class_parameters<T>& c, const T* offset,
-                      T scale, const Out& out) {
+                      T scale, Out out) {
   return scale * group.reduce(
                      dims, T(0),
                      [&](auto j) {

@@ -80,7 +80,7 @@ LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
 // out = features - offset, [dims] each; returns |out|^2 / 2, taken from out as rounded.
 template <class Group, class Features, class T, class Out>
 LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& features, const T* offset,
-                    const Out& out) {
+                    Out out) {
   return T(0.5) * group.reduce(
                       dims, T(0),
                       [&](auto j) {
