@@ -95,6 +95,11 @@ LGM_HD void compute_row(results<T>& out) {
     for (std::int64_t j = 0; j < dims; ++j) p.products[k] += p.centred[j] * p.operand[k * dims + j];
   }
   out.add(lgm::cancellation<T>::bound(half_norm, constants.max_scale, constants.max_norm));
+  out.add(constants.bound_of(half_norm, target));
+  out.add(lgm::keep_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
+  out.add(lgm::keep_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
+  out.add(p.scratch, std::int64_t(2));
+  out.add(lgm::unrounded{}(T(0.125)));
   const auto direct = [&](std::int64_t k) {
     return T(0.5) * lgm::squared_distance(group, dims, p.features, p.parameters_of(k));
   };
