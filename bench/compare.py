@@ -83,6 +83,12 @@ def arguments():
         help="where JSON, report and plots go (default: build/compare)",
     )
     parser.add_argument("--library", type=Path, help="a compiled liblgm_compare.so, instead of building one")
+    parser.add_argument("--cuda-library", type=Path, help="the same of liblgm_compare_cuda.so")
+    parser.add_argument(
+        "--this-python",
+        action="store_true",
+        help="run with the Python and packages that are here (PyTorch, NumPy), and make no environment",
+    )
     parser.add_argument("--no-check", action="store_true", help="do not compare losses and gradients first")
     parser.add_argument(
         "--smoke",
@@ -134,20 +140,26 @@ def enter_environment():
         os.execv(python, [python, __file__, *sys.argv[1:]])
 
 
-def build_library():
-    log = BUILD / "compare.log"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    commands = [["cmake", "--build", BUILD, "--target", "lgm_compare"]]
-    if not (BUILD / "CMakeCache.txt").exists():
-        say(f"Building in {BUILD}")
+def build_library(cuda=False):
+    """The shared library of the host's driver, or the CUDA driver's."""
+    folder, name = (BUILD.with_name("bench-cuda"), "lgm_compare_cuda") if cuda else (BUILD, "lgm_compare")
+    log = folder / "compare.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = [["cmake", "--build", folder, "--target", name]]
+    if not (folder / "CMakeCache.txt").exists():
+        say(f"Building in {folder}")
         wanted = {"CMAKE_BUILD_TYPE": "Release", "LGM_BUILD_TESTS": "OFF", "LGM_BUILD_EXAMPLES": "OFF"}
         wanted["LGM_BUILD_BENCHMARKS"] = "ON"
-        commands.insert(0, ["cmake", "-S", ROOT, "-B", BUILD, *(f"-D{name}={value}" for name, value in wanted.items())])
+        if cuda:
+            wanted.update(LGM_CUDA="ON", CMAKE_CUDA_ARCHITECTURES="native")
+        commands.insert(
+            0, ["cmake", "-S", ROOT, "-B", folder, *(f"-D{name}={value}" for name, value in wanted.items())]
+        )
     with open(log, "w") as out:
         for command in commands:
             if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode != 0:
                 sys.exit(f"{log.read_text()}\ncompare: the library could not be built")
-    return BUILD / "bench" / "liblgm_compare.so"
+    return folder / "bench" / f"lib{name}.so"
 
 
 def machine(threads):
@@ -173,8 +185,8 @@ def machine(threads):
 class Workers:
     """The worker processes: one for each of PyTorch's contenders, one for lgm on each kind of products."""
 
-    def __init__(self, options, library, log):
-        self.options, self.library, self.log = options, library, log
+    def __init__(self, options, library, cuda_library, log):
+        self.options, self.library, self.cuda_library, self.log = options, library, cuda_library, log
         self.all = {}
 
     def blas(self, name):
@@ -189,6 +201,9 @@ class Workers:
             return self.blas(None)
         if contender.engine == "blas":
             return self.blas(blas)
+        if contender.engine == "cuda":
+            # One process for all: they share a device.
+            return self._worker("cuda", {"kind": "cuda", "library": str(self.cuda_library)}, {})
         engine = {"kind": "torch"}
         if contender.limited:
             engine["memory_limit"] = int(self.options.memory_limit * 2**30)
@@ -390,12 +405,12 @@ def references(shape, data, forms):
 
 def main():
     options = arguments()
-    if not options.smoke:
+    if not options.smoke and not options.this_python:
         enter_environment()
     # So that it ends the workers and clears its files then too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.path.insert(0, str(FOLDER))
-    from comparison import contenders, problem, report
+    from comparison import contenders, cuda, problem, report
 
     chosen = {
         name: c
@@ -404,6 +419,11 @@ def main():
     }
     if options.smoke:
         chosen = {name: c for name, c in chosen.items() if c.engine == "eigen"}
+    elif any(c.engine == "cuda" for c in chosen.values()):
+        if not cuda.available():
+            chosen = {name: c for name, c in chosen.items() if c.engine != "cuda"}
+        elif not cuda.has_liger():
+            chosen.pop("cuda-liger", None)
     if options.list:
         for name, contender in chosen.items():
             print(f"{name:28}{contender.title}")
@@ -413,7 +433,9 @@ def main():
     if not chosen:
         sys.exit("compare: no contender has such a name; --list names them")
 
-    library = options.library or build_library()
+    wants = {c.engine for c in chosen.values()}
+    library = options.library or (build_library() if wants & {"eigen", "blas"} else None)
+    cuda_library = options.cuda_library or (build_library(cuda=True) if "cuda" in wants else None)
     options.out.mkdir(parents=True, exist_ok=True)
     result = {
         "command": " ".join(["bench/compare.py", *sys.argv[1:]]),
@@ -437,7 +459,7 @@ def main():
     }
 
     with open(options.out / "workers.log", "w") as log:
-        workers = Workers(options, library.resolve(), log)
+        workers = Workers(options, library and library.resolve(), cuda_library and cuda_library.resolve(), log)
         try:
             if any(c.engine == "blas" for c in chosen.values()):
                 if options.blas is None:
@@ -457,7 +479,8 @@ def main():
     (options.out / "compare.md").write_text(text)
     print(text)
     written = [options.out / "compare.md", options.out / "compare.json"]
-    if not options.smoke:
+    # The plots are of the host's contenders.
+    if not options.smoke and any(c.engine != "cuda" for c in chosen.values()):
         from comparison import plots
 
         written += plots.draw(result, options.out)

@@ -6,6 +6,7 @@ Checks compare.py with NumPy alone: its references against differences of their 
 times, and a run of some milliseconds with LIBRARY, liblgm_compare.so.
 """
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ sys.path.insert(0, str(FOLDER))
 import numpy as np
 
 import compare
-from comparison import problem, report, worker
+from comparison import contenders, cuda, problem, report, worker
 
 LIBRARY = None
 
@@ -122,6 +123,35 @@ class Report(unittest.TestCase):
         self.assertEqual(report.wrong(raw), [])
         raw["shapes"]["2048x10000x512"]["lgm"]["failure"] = "wrong: off by 1"
         self.assertEqual(report.wrong(raw), ["lgm at 2048x10000x512"])
+
+
+class Cuda(unittest.TestCase):
+    def test_the_report_does_without_the_host(self):
+        raw = Report.results(Report(), {"cuda-lgm": [0.8], "cuda-softmax": [1.0], "cuda-products": [0.75]})
+        self.assertIn("lgm, CUDA", report.markdown(raw))
+
+    def test_without_a_device_none_is_offered(self):
+        if cuda.available():
+            self.skipTest("there is a device")
+        done = subprocess.run(
+            [sys.executable, FOLDER / "compare.py", "--this-python", "--list"],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        listed = [line.split()[0] for line in done.stdout.splitlines()]
+        self.assertIn("lgm", listed)
+        self.assertEqual([name for name in listed if name.startswith("cuda")], [])
+
+    def test_the_problem_is_laid_out_as_in_c(self):
+        # Three sizes; covariance, alpha and lambda, padded; eleven pointers; a size and a stream.
+        self.assertEqual(ctypes.sizeof(cuda._Problem), 3 * 8 + 16 + 11 * 8 + 2 * 8)
+
+    def test_every_contender_has_a_step_and_outputs(self):
+        for contender in contenders.CONTENDERS.values():
+            if contender.engine == "cuda":
+                for part in ("step", "run", "outputs", "memory"):
+                    self.assertTrue(callable(getattr(contender.make, part)))
 
 
 class Run(unittest.TestCase):

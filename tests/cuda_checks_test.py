@@ -54,6 +54,12 @@ class Resources(unittest.TestCase):
             self.assertEqual(answer, 1)
             self.assertIn(what, said)
 
+    def test_other_architectures(self):
+        budget = {"some_other_kernel": {"registers": 32}}
+        newer = lambda **use: report(**use).replace("sm_90", "sm_120")
+        self.assertEqual(self.answer(newer(registers=40), budget)[0], 0)
+        self.assertEqual(self.answer(newer(registers=40, spills=(4, 4)), budget)[0], 1)
+
     def test_names(self):
         budget = {"other_kernel": {"registers": 99}}
         # One that ends like another, a budget without a kernel, and no kernel at all.

@@ -6,7 +6,8 @@ usage: cuda_resources.py record REPORTS COMMAND...     runs a compiler (with -Xp
        cuda_resources.py check REPORTS BUDGETS.json
 
 check fails where a kernel uses more than the budget whose name is part of the kernel's allows (bytes, but for registers), where
-a kernel has no budget, and where a budget has no kernel.
+a kernel has no budget, and where a budget has no kernel. Registers count on the architectures below alone: others give the
+same code up to forty more, without a spill.
 """
 
 import json
@@ -14,6 +15,8 @@ import pathlib
 import re
 import subprocess
 import sys
+
+REGISTERS_OF = ("sm_80", "sm_86", "sm_89", "sm_90")
 
 
 def record(reports, command):
@@ -59,6 +62,8 @@ def check(reports, budget_file):
             continue
         matched.add(budget)
         for what, amount in use.items():
+            if what == "registers" and arch not in REGISTERS_OF:
+                continue
             if amount > budgets[budget].get(what, 0):
                 print(f"{name} ({arch}): {amount} {what}, and the budget is {budgets[budget].get(what, 0)}")
                 failed = True

@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 
+from comparison import cuda
 from comparison.problem import ALPHA, LAMBDA
 
 # ---- lgm ----
@@ -380,7 +381,7 @@ class TorchProducts(_Torch):
 class Contender:
     title: str
     make: type
-    engine: str  # "eigen", "blas" or "torch"
+    engine: str  # "eigen", "blas", "torch" or "cuda"
     reference: str = ""  # of problem.py: what it has to agree with
     threads: int = 0  # 0: as many as all
     # In its own process under the memory limit: contenders that may take very much.
@@ -422,3 +423,14 @@ for _engine, _prefix, _title in (("eigen", "lgm-", "lgm"), ("blas", "lgm-blas-",
         CONTENDERS[_prefix + _name] = Contender(
             f"{_title}, {_what}", _make, _engine, _reference, _threads, group="more"
         )
+# Offered where PyTorch has a device.
+CONTENDERS.update(
+    {
+        "cuda-softmax": Contender("PyTorch softmax, CUDA", cuda.CudaSoftmax, "cuda", "softmax", group="cuda"),
+        "cuda-liger": Contender("liger-kernel softmax, CUDA", cuda.CudaLiger, "cuda", "softmax", group="cuda"),
+        "cuda-lgm": Contender("lgm, CUDA", cuda.CudaLgm, "cuda", "fixed", group="cuda"),
+        "cuda-lgm-spherical": Contender("lgm, CUDA, spherical", cuda.CudaLgmSpherical, "cuda", "spherical", group="cuda"),
+        "cuda-lgm-diagonal": Contender("lgm, CUDA, diagonal", cuda.CudaLgmDiagonal, "cuda", "diagonal", group="cuda"),
+        "cuda-products": Contender("products, CUDA", cuda.CudaProducts, "cuda", group="cuda"),
+    }
+)

@@ -94,9 +94,9 @@ class Worker:
 
 
 def _engine(kind, **options):
-    from comparison import contenders
+    from comparison import contenders, cuda
 
-    return {"lgm": contenders.LgmEngine, "torch": contenders.TorchEngine}[kind](**options)
+    return {"lgm": contenders.LgmEngine, "torch": contenders.TorchEngine, "cuda": cuda.CudaEngine}[kind](**options)
 
 
 def _memory(field):

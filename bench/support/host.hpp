@@ -30,6 +30,9 @@ struct host {
   std::string name;
   lgm::host_context context;
 
+  // As many as are timed together where one is very short.
+  static constexpr double most_calls = 100;
+
   // Each with one thread and with all.
   static std::vector<host> all() {
     const int most = lgm::detail::host_threads::available();

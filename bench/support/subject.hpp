@@ -18,6 +18,9 @@
 
 #include "support/host.hpp"
 #include "support/problem.hpp"
+#if defined(LGM_BENCH_CUDA)
+#include "support/cuda.hpp"
+#endif
 
 // What is measured, at which sizes, and how. A subject is a file of its own: a class
 //
@@ -34,10 +37,14 @@
 
 namespace bench {
 
-// The kinds of context that subjects are compiled for.
+// The kinds of context that subjects are compiled for: the host's, or for lgm_bench_cuda the device's.
 template <class... Contexts>
 struct kinds {};
+#if defined(LGM_BENCH_CUDA)
+using contexts = kinds<cuda>;
+#else
 using contexts = kinds<host>;
+#endif
 
 // What a subject has to do at least, in elements and operations, and which floor it is compared with.
 struct cost {
@@ -135,7 +142,7 @@ class stopwatch {
   // From now on, so many calls at a time that the clock costs little.
   void settle() {
     constexpr double least = 5e-6;
-    calls_ = static_cast<int>(std::clamp(least / times_.back(), 1.0, 100.0));
+    calls_ = static_cast<int>(std::clamp(least / times_.back(), 1.0, Context::most_calls));
     times_.clear();
   }
   int calls() const { return calls_; }

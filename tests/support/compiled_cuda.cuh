@@ -8,10 +8,13 @@
 
 namespace support {
 
+cublasHandle_t shared_handle();
+
 template <class F>
 void compiled_cuda_device::on_cuda(F f) {
   if (result_ != lgm::status::success) return;
-  lgm::detail::cuda_device device({context_.stream, context_.handle, context_.precision, context_.tile_bytes},
+  const cublasHandle_t handle = context_.handle != nullptr ? context_.handle : shared_handle();
+  lgm::detail::cuda_device device({context_.stream, handle, context_.precision, context_.tile_bytes},
                                   scratch_);
   f(device);
   result_ = device.result();

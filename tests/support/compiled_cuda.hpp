@@ -16,15 +16,12 @@
 
 namespace support {
 
-// A handle of the process, made at the first call; null where there is no device.
-cublasHandle_t shared_handle();
-
 struct compiled_cuda {
   int threads = 0;  // means nothing to a device; suites set it all the same
   std::size_t tile_bytes = std::size_t(64) << 20;
   lgm::precision precision = lgm::precision::highest;
   cudaStream_t stream = nullptr;
-  cublasHandle_t handle = shared_handle();
+  cublasHandle_t handle = nullptr;  // null: one of the process, made at the first call
   // Whether a call comes back when its work is done, with a failure of its kernels as its status: for suites that read
   // results at once. Then the memory must be for both host and device.
   bool waits = true;
