@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <lgm/lgm.cuh>
+#include <type_traits>
 
 #include "support/cuda_calls.hpp"
 
@@ -22,7 +23,8 @@ class array {
   explicit array(std::int64_t size) : size_(size) {
     if (cudaMallocManaged(&data_, static_cast<std::size_t>(size + 1) * sizeof(T)) != cudaSuccess)
       data_ = nullptr;
-    if (data_ != nullptr) std::memset(data_, 0xFF, static_cast<std::size_t>(size + 1) * sizeof(T));
+    if (data_ != nullptr)
+      std::memset(static_cast<void*>(data_), 0xFF, static_cast<std::size_t>(size + 1) * sizeof(T));
   }
   ~array() { cudaFree(data_); }
   array(const array&) = delete;
@@ -35,6 +37,12 @@ class array {
   T* data_ = nullptr;
   std::int64_t size_;
 };
+
+template <class V>
+double number(V value) {
+  return static_cast<double>(static_cast<float>(value));
+}
+inline double number(double value) { return value; }
 
 int failures = 0;
 
@@ -51,8 +59,8 @@ void expect_near(const char* what, array<double>& host, array<T>& device, double
                  const lgm::shape& s) {
   double error = 0, scale = 0;
   for (std::int64_t n = 0; n < host.size(); ++n) {
-    if (static_cast<double>(device[n]) == host[n]) continue;  // infinities too
-    const double difference = std::fabs(static_cast<double>(device[n]) - host[n]);
+    if (number(device[n]) == host[n]) continue;  // infinities too
+    const double difference = std::fabs(number(device[n]) - host[n]);
     error = std::isnan(difference) ? INFINITY : std::fmax(error, difference);
     if (std::isfinite(host[n])) scale = std::fmax(scale, std::fabs(host[n]));
   }
@@ -60,11 +68,12 @@ void expect_near(const char* what, array<double>& host, array<T>& device, double
 }
 
 // The arrays of a call.
-template <class T>
+template <class T, class F = T>
 struct arrays {
-  array<T> features, mean, log_variance, log_prior;
-  array<T> moved, row_state, merged, total, feature, mean_gradient, log_variance_gradient, log_prior_gradient,
-      logits, log_mixture, mahalanobis;
+  array<F> features;
+  array<T> mean, log_variance, log_prior, moved, row_state, merged, total;
+  array<F> feature;
+  array<T> mean_gradient, log_variance_gradient, log_prior_gradient, logits, log_mixture, mahalanobis;
 
   explicit arrays(const lgm::shape& s)
       : features(s.samples * s.dims),
@@ -83,7 +92,7 @@ struct arrays {
         log_mixture(s.samples),
         mahalanobis(s.samples) {}
 
-  call_arrays<T> pointers(array<std::int64_t>& labels) {
+  call_arrays<T, F> pointers(array<std::int64_t>& labels) {
     return {features.data(),
             mean.data(),
             log_variance.data(),
@@ -103,15 +112,18 @@ struct arrays {
   }
 };
 
-template <class T>
+// F: of the features. T: of parameters and results.
+template <class F, class T = F>
 void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t seed, double tolerance) {
   arrays<double> host(s);
-  arrays<T> device(s);
+  arrays<T, F> device(s);
   array<std::int64_t> labels(s.samples);
-  const auto fill = [&](array<double>& from, array<T>& to, double scale, double offset) {
+  const auto fill = [&](array<double>& from, auto& to, double scale, double offset) {
+    using V = std::decay_t<decltype(to[0])>;
     for (std::int64_t n = 0; n < from.size(); ++n) {
-      to[n] = static_cast<T>(offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n)));
-      from[n] = static_cast<double>(to[n]);
+      const double value = offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n));
+      to[n] = static_cast<V>(static_cast<T>(value));
+      from[n] = number(to[n]);
     }
     ++seed;
   };
@@ -121,7 +133,7 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   fill(host.log_prior, device.log_prior, 0.5, -2);
   for (std::int64_t i = 0; i < s.samples; ++i) labels[i] = i % 7 == 3 ? -100 : (i * 2654435761) % s.classes;
   expect(run_on_host(s, host.pointers(labels)) == lgm::status::success, "the host's calls", s);
-  const std::size_t bytes = lgm::workspace_size<T>(ctx, s);
+  const std::size_t bytes = lgm::workspace_size<F>(ctx, s);
   array<unsigned char> memory(static_cast<std::int64_t>(bytes));
   expect(run_calls(ctx, s, device.pointers(labels), {memory.data(), bytes}) == lgm::status::success,
          "the device's calls", s);
@@ -165,8 +177,18 @@ int main() {
         s.dims = size[2];
         s.covariance = covariance;
         ctx.tile_bytes = tile_bytes;
+        const auto with = [&](lgm::precision precision) {
+          lgm::cuda_context c = ctx;
+          c.precision = precision;
+          return c;
+        };
         compare<float>(ctx, s, 1, 1e-3);
         compare<double>(ctx, s, 2, 1e-10);
+        compare<float>(with(lgm::precision::split_tf32), s, 3, 1e-3);
+        compare<float>(with(lgm::precision::tf32), s, 4, 2e-2);
+        compare<__nv_bfloat16, float>(ctx, s, 5, 3e-2);
+        compare<__half, float>(ctx, s, 6, 3e-2);
+        compare<__nv_bfloat16, float>(with(lgm::precision::fast), s, 7, 1e-1);
       }
   lgm::stepped_schedule<double> schedule;
   schedule.policy = lgm::schedule_policy::add_up;
