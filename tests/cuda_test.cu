@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <lgm/lgm.cuh>
+#include <type_traits>
 
 #include "support/compiled_cuda.hpp"
 #include "support/cuda_array.hpp"
@@ -18,6 +19,12 @@
 namespace {
 
 using support::cuda_array;
+
+template <class V>
+double number(V value) {
+  return static_cast<double>(static_cast<float>(value));
+}
+inline double number(double value) { return value; }
 
 int failures = 0;
 
@@ -34,8 +41,8 @@ void expect_near(const char* what, cuda_array<double>& host, cuda_array<T>& devi
                  const lgm::shape& s) {
   double error = 0, scale = 0;
   for (std::int64_t n = 0; n < host.size(); ++n) {
-    if (static_cast<double>(device[n]) == host[n]) continue;  // infinities too
-    const double difference = std::fabs(static_cast<double>(device[n]) - host[n]);
+    if (number(device[n]) == host[n]) continue;  // infinities too
+    const double difference = std::fabs(number(device[n]) - host[n]);
     error = std::isnan(difference) ? INFINITY : std::fmax(error, difference);
     if (std::isfinite(host[n])) scale = std::fmax(scale, std::fabs(host[n]));
   }
@@ -44,11 +51,12 @@ void expect_near(const char* what, cuda_array<double>& host, cuda_array<T>& devi
 }
 
 // The arrays of a call.
-template <class T>
+template <class T, class F = T>
 struct arrays {
-  cuda_array<T> features, mean, log_variance, log_prior;
-  cuda_array<T> moved, row_state, merged, total, feature, mean_gradient, log_variance_gradient,
-      log_prior_gradient, logits, log_mixture, mahalanobis;
+  cuda_array<F> features;
+  cuda_array<T> mean, log_variance, log_prior, moved, row_state, merged, total;
+  cuda_array<F> feature;
+  cuda_array<T> mean_gradient, log_variance_gradient, log_prior_gradient, logits, log_mixture, mahalanobis;
 
   explicit arrays(const lgm::shape& s)
       : features(s.samples * s.dims),
@@ -67,7 +75,7 @@ struct arrays {
         log_mixture(s.samples),
         mahalanobis(s.samples) {}
 
-  call_arrays<T> pointers(cuda_array<std::int64_t>& labels) {
+  call_arrays<T, F> pointers(cuda_array<std::int64_t>& labels) {
     return {features.data(),
             mean.data(),
             log_variance.data(),
@@ -87,15 +95,18 @@ struct arrays {
   }
 };
 
-template <class T>
+// F: of the features. T: of parameters and results.
+template <class F, class T = F>
 void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t seed, double tolerance) {
   arrays<double> host(s);
-  arrays<T> device(s);
+  arrays<T, F> device(s);
   cuda_array<std::int64_t> labels(s.samples);
-  const auto fill = [&](cuda_array<double>& from, cuda_array<T>& to, double scale, double offset) {
+  const auto fill = [&](cuda_array<double>& from, auto& to, double scale, double offset) {
+    using V = std::decay_t<decltype(to[0])>;
     for (std::int64_t n = 0; n < from.size(); ++n) {
-      to[n] = static_cast<T>(offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n)));
-      from[n] = static_cast<double>(to[n]);
+      const double value = offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n));
+      to[n] = static_cast<V>(static_cast<T>(value));
+      from[n] = number(to[n]);
     }
     ++seed;
   };
@@ -105,7 +116,7 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   fill(host.log_prior, device.log_prior, 0.5, -2);
   for (std::int64_t i = 0; i < s.samples; ++i) labels[i] = i % 7 == 3 ? -100 : (i * 2654435761) % s.classes;
   expect(run_on_host(s, host.pointers(labels)) == lgm::status::success, "the host's calls", s);
-  const std::size_t bytes = lgm::workspace_size<T>(ctx, s);
+  const std::size_t bytes = lgm::workspace_size<F>(ctx, s);
   cuda_array<unsigned char> memory(static_cast<std::int64_t>(bytes));
   expect(run_calls(ctx, s, device.pointers(labels), {memory.data(), bytes}) == lgm::status::success,
          "the device's calls", s);
@@ -169,8 +180,18 @@ int main() {
         s.covariance = covariance;
         if (few && s.samples * s.classes * s.dims > 100000) continue;
         ctx.tile_bytes = tile_bytes;
+        const auto with = [&](lgm::precision precision) {
+          lgm::cuda_context c = ctx;
+          c.precision = precision;
+          return c;
+        };
         compare<float>(ctx, s, 1, 1e-3);
         compare<double>(ctx, s, 2, 1e-10);
+        compare<float>(with(lgm::precision::split_tf32), s, 3, 1e-3);
+        compare<float>(with(lgm::precision::tf32), s, 4, 2e-2);
+        compare<__nv_bfloat16, float>(ctx, s, 5, 3e-2);
+        compare<__half, float>(ctx, s, 6, 3e-2);
+        compare<__nv_bfloat16, float>(with(lgm::precision::fast), s, 7, 1e-1);
       }
   // LGM_TEST_PROBLEMS says how many; each is told by its seed.
   const char* const wanted = std::getenv("LGM_TEST_PROBLEMS");

@@ -68,7 +68,7 @@ LGM_HD T squared_norm(const Group& group, std::int64_t dims, const T* values) {
       dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
 }
 
-// Stores value - offset, and answers it as stored. Where `out` is no pointer but an operand of reduced precision, it has an
+// Stores value - offset, and answers it. Where `out` is no pointer but an operand of reduced precision, it has an
 // overload of its own.
 template <class T, class Index, class V>
 LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
@@ -77,7 +77,8 @@ LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
   return t;
 }
 
-// out = features - offset, [dims] each; returns |out|^2 / 2, taken from out as rounded.
+// out = features - offset, [dims] each; returns |features - offset|^2 / 2, of pointers taken from
+// out.
 template <class Group, class Features, class T, class Out>
 LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& features, const T* offset,
                     Out out) {

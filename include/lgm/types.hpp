@@ -83,9 +83,9 @@ enum class precision {
   highest,
   // float features: tensor cores at float's accuracy. Every operand is the sum of two TF32 numbers, in three products.
   split_tf32,
-  // float features: operands are rounded to TF32 once (u = 2^-11); norms are those of what is multiplied.
+  // float features: operands are rounded to TF32 once (u = 2^-11).
   tf32,
-  // 16-bit features: means, and half features, are rounded to bfloat16 once (u = 2^-8); norms are those of what is multiplied.
+  // 16-bit features: means are rounded to bfloat16 once (u = 2^-8).
   fast,
 };
 

@@ -24,7 +24,7 @@ class cuda_array {
 
   // Back to NaN. No work on it may be under way.
   void clear() {
-    if (data_ != nullptr) std::memset(data_, poison, bytes());
+    if (data_ != nullptr) std::memset(static_cast<void*>(data_), poison, bytes());
   }
   T* data() { return data_; }
   T& operator[](std::int64_t n) { return data_[n]; }

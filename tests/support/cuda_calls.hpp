@@ -6,18 +6,20 @@
 
 // The calls that are compared, for both contexts: nvcc does not compile the host's driver, whose numbers are vectors.
 
-// Inputs and outputs of the calls, packed arrays in the context's memory.
-template <class T>
+// Inputs and outputs of the calls, packed arrays in the context's memory. F: features and their gradients.
+template <class T, class F = T>
 struct call_arrays {
-  T *features, *mean, *log_variance, *log_prior;
+  F* features;
+  T *mean, *log_variance, *log_prior;
   std::int64_t* labels;
-  T *moved, *row_state, *merged, *total, *feature, *mean_gradient, *log_variance_gradient,
-      *log_prior_gradient, *logits, *log_mixture, *mahalanobis;
+  T *moved, *row_state, *merged, *total;
+  F* feature;
+  T *mean_gradient, *log_variance_gradient, *log_prior_gradient, *logits, *log_mixture, *mahalanobis;
 };
 
 // Every function that both contexts have. The first status that is not success.
-template <class T, class Context>
-lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays<T>& a,
+template <class T, class F, class Context>
+lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays<T, F>& a,
                       const lgm::workspace& w) {
   lgm::loss_options<T> options;
   options.alpha = T(0.25);
@@ -27,7 +29,7 @@ lgm::status run_calls(const Context& ctx, const lgm::shape& s, const call_arrays
   lgm::loss_result<T> result;
   result.total = a.total;
   result.row_state = a.row_state;
-  const lgm::gradients<T, T> gradient{a.feature, a.mean_gradient, a.log_variance_gradient,
+  const lgm::gradients<F, T> gradient{a.feature, a.mean_gradient, a.log_variance_gradient,
                                       a.log_prior_gradient};
   lgm::score_result<T> scores;
   scores.log_mixture = a.log_mixture;

@@ -27,6 +27,7 @@ struct kind {
   static constexpr lgm::precision precision = P;
   static constexpr bool narrow = !std::is_same<F, float>::value;
 };
+using full = kind<float, float, lgm::precision::highest>;
 using tf32 = kind<float, float, lgm::precision::tf32>;
 using split_tf32 = kind<float, float, lgm::precision::split_tf32>;
 using brain = kind<brain16, brain16, lgm::precision::highest>;
@@ -62,9 +63,13 @@ product_model model_of(lgm::covariance covariance) {
   }
   if (covariance == lgm::covariance::diagonal) return m;
   m.as_given = Kind::narrow;
-  m.weight = Kind::narrow ? 0x1p-8 : Kind::precision == lgm::precision::tf32 ? 0x1p-11 : 0x1p-22;
+  m.weight = Kind::narrow                                    ? 0x1p-8
+             : Kind::precision == lgm::precision::tf32       ? 0x1p-11
+             : Kind::precision == lgm::precision::split_tf32 ? 0x1p-22
+                                                             : 0;
   switch (Kind::precision) {
     case lgm::precision::highest:
+      if (!Kind::narrow) break;
       m.epsilon = std::is_same<typename Kind::feature, half16>::value ? 0x1p-15 : 0x1p-16;
       m.left = 256 * m.epsilon;
       break;

@@ -14,6 +14,7 @@
 #include <lgm/detail/device_tiles.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
+#include <type_traits>
 
 // Losses and gradients on a device, host_loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
 // product, visit_kernel (or gather, settle and weigh, where a tile has not all classes), two products more, and what
@@ -346,8 +347,9 @@ class device_loss {
       if (t_.gradient.feature != nullptr) multiply_features();
       if (parameters) sum_samples(distances);
     });
-    if (t_.gradient.feature != nullptr && is_narrow(t_.gradient.feature_format))
-      launch_rows(device_, s.dims, t_.row_count, write_features_kernel<T>{t_});
+    if constexpr (std::is_same<T, float>::value)
+      if (t_.gradient.feature != nullptr && is_narrow(t_.gradient.feature_format))
+        launch_rows(device_, s.dims, t_.row_count, write_features_kernel<T>{t_});
   }
 
   // The classes' part of the features' gradient.

@@ -79,9 +79,7 @@ struct device_rows {
   LGM_HD number_array<T> features(std::int64_t i) const {
     return all_features.from((first_row + i) * row_stride(shape.feature_stride, shape.dims));
   }
-  LGM_HD centred_row<T> centred(std::int64_t i) const {
-    return {b.samples, i * operand_stride, form.as_given ? b.offset : nullptr};
-  }
+  LGM_HD centred_features<T> centred(std::int64_t i) const { return {features(i), b.offset}; }
   LGM_HD T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
   // The features' gradient is summed in T: where it goes, or, where that has 16 bits, in the workspace.
   LGM_HD std::int64_t feature_sum_stride() const {
@@ -430,7 +428,7 @@ struct device_rows {
       b.counts[i] = counts ? 1 : 0;
       b.key[i] = b.target[i] < 0 ? shape.classes : b.target[i];
     });
-    const centred_row<T> out = centred(i);
+    const feature_row<T> out{b.samples, i * operand_stride, form.as_given};
     if (!counts) {
       group.for_each(b.offset != nullptr ? shape.dims : 0,
                      [&](std::int64_t j) { b.samples.keep(out.first + j, T(0)); });

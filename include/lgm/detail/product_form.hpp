@@ -47,7 +47,7 @@ struct product_form {
       const bool fast = p == precision::fast;
       f.format = number_format::bfloat16;
       // 11 bits are two times 8 exactly.
-      f.feature_parts = features == number_format::half && !fast ? 2 : 1;
+      f.feature_parts = features == number_format::half ? 2 : 1;
       f.mean_parts = fast ? 1 : 2;
       f.as_given = true;
     } else if (p != precision::highest) {
@@ -97,24 +97,33 @@ struct product_operand {
   }
 };
 
-// A row of features among the operands; offset null: they were centred before.
+// A sample's features, centred. Products of one row of the features' gradient take no features, so that these need not be
+// what an operand has kept of them.
 template <class T>
-struct centred_row {
+struct centred_features {
+  number_array<T> features;
+  const T* offset;  // [dims]
+};
+template <class T>
+LGM_HD T load(const centred_features<T>& row, std::int64_t j) {
+  return load(row.features, j) - row.offset[j];
+}
+
+// A sample's features among the operands.
+template <class T>
+struct feature_row {
   product_operand<T> operand;
   std::int64_t first;
-  const T* offset = nullptr;
+  bool as_given;
 };
-// Element j, centred.
+// For centre_row. Answers what was to be stored, not what rounding left of it, r: the norm is of the features themselves. Then
+// logits are off by r mu'_k / Lambda_k, which cancellation bounds. With the norm of what was stored they would be off by
+// r (x' - mu'_k): less where classes are far from one another and the sample near one of them, where logits are computed
+// again anyway, but more where it is far from all, and there differently from the target's, computed from differences.
 template <class T>
-LGM_HD T load(const centred_row<T>& row, std::int64_t j) {
-  const T value = row.operand.at(row.first + j);
-  return row.offset == nullptr ? value : value - row.offset[j];
-}
-// For centre_row.
-template <class T>
-LGM_HD T keep_centred(const centred_row<T>& row, std::int64_t j, T value, T offset) {
-  return row.offset == nullptr ? row.operand.keep(row.first + j, value - offset)
-                               : row.operand.keep(row.first + j, value) - offset;
+LGM_HD T keep_centred(const feature_row<T>& row, std::int64_t j, T value, T offset) {
+  row.operand.keep(row.first + j, row.as_given ? value : value - offset);
+  return value - offset;
 }
 
 // A class's mean among the operands, multiplied by its scale.
