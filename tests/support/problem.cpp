@@ -334,11 +334,12 @@ LGM_TEST_PROBLEM(float)
 LGM_TEST_PROBLEM(double)
 LGM_TEST_CALLS(float, lgm::host_context)
 LGM_TEST_CALLS(double, lgm::host_context)
-LGM_TEST_CALLS(float, device_context)
-LGM_TEST_CALLS(double, device_context)
 #if defined(LGM_TEST_CUDA)
 LGM_TEST_CALLS(float, compiled_cuda)
 LGM_TEST_CALLS(double, compiled_cuda)
+#else
+LGM_TEST_CALLS(float, device_context)
+LGM_TEST_CALLS(double, device_context)
 #endif
 
 }  // namespace support
