@@ -89,24 +89,46 @@ TEST_CASE_TEMPLATE("logits, scores and given slopes of split rows", T, float, do
   }
 }
 
-TEST_CASE("ties go to the lowest class, in whatever range it is") {
-  auto p = make_problem<double>(93, make_shape(2, 20000, 3, lgm::covariance::identity));
-  p.log_prior_given = false;
-  // The nearest classes of both rows, alike in three ranges.
-  for (std::size_t i = 0; i < 2; ++i)
-    for (const std::size_t k : {7000u + i, 13000u + i, 19000u + i})
-      for (std::size_t j = 0; j < 3; ++j) p.mean[k * 3 + j] = p.feature(i, j) + 1e-3;
-  for (const auto groups : {task_groups::serial, task_groups::emulated, task_groups::threads}) {
-    const auto c = device_context_of(groups);
+// The same ranges of two tiles are merged first: of two classes that are alike, the second tile's is met before the first's.
+TEST_CASE("ties go to the lowest class, in whatever range and tile it is") {
+  const auto shape = split_shape(lgm::covariance::identity);
+  const auto c = split_contexts<double>(shape).back();
+  for (const bool forward_only : {false, true}) {
+    const auto plan = lgm::detail::device_plan::make<double>(shape, {c.tile_bytes, c.precision},
+                                                             lgm::detail::number_format::full, forward_only);
+    const std::size_t low = size_of(plan.classes) - 100, high = size_of(plan.classes) + 100;
+    REQUIRE(high < 70001);
+    auto p = make_problem<double>(93, shape, margin_options<double>(lgm::reduction::mean));
+    p.log_prior_given = false;
+    for (const std::size_t k : {low, high})
+      for (std::size_t j = 0; j < 2; ++j) p.mean[k * 2 + j] = p.feature(0, j);
+    p.labels = {static_cast<std::int64_t>(low), p.options.ignore_label, p.options.ignore_label};
+    for (const bool soft : {false, true}) {
+      CAPTURE(soft);
+      p.soft = soft;
+      p.targets.assign(3 * 70001, 0.0);
+      p.targets[low] = p.targets[high] = 0.5;
+      outputs<double> out(p);
+      REQUIRE(forward_backward(c, p, out) == status::success);
+      CHECK(out.correct[0] == 1);
+      check_all(p, out);
+    }
     score_outputs<double> scores(p.shape);
     REQUIRE(score(c, p, scores.result()) == status::success);
-    CHECK(scores.predicted[0] == 7000);
-    CHECK(scores.predicted[1] == 7001);
+    CHECK(scores.predicted[0] == static_cast<std::int64_t>(low));
     check_scores(p, scores);
-    outputs<double> out(p);
-    p.labels = {13000, 7001};
-    REQUIRE(forward_backward(c, p, out) == status::success);
-    CHECK(out.correct[0] == 1);
-    check_all(p, out);
+  }
+}
+
+TEST_CASE("split rows under groups of lanes") {
+  auto p = make_problem<double>(94, make_shape(2, 9001, 3, lgm::covariance::spherical),
+                                margin_options<double>(lgm::reduction::none));
+  const expectation<double> expected(p);
+  for (const auto groups : {task_groups::emulated, task_groups::threads}) {
+    const auto c = device_context_of(groups);
+    check_both_ways(c, p, expected);
+    score_outputs<double> scores(p.shape);
+    REQUIRE(score(c, p, scores.result()) == status::success);
+    check_scores(p, scores);
   }
 }

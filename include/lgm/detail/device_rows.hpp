@@ -120,10 +120,9 @@ struct device_rows {
       r.likelihood += from.likelihood;
       take_larger(from.best, r.best);
       take_larger(from.wanted, r.wanted);
-      const nearest_class<T>& n = from.nearest;
-      if (n.index >= 0 && (r.nearest.index < 0 || n.distance < r.nearest.distance ||
-                           (n.distance == r.nearest.distance && n.index < r.nearest.index)))
-        r.nearest = n;
+      // Classes that are as near are as good: only their distance is asked for.
+      if (from.nearest.index >= 0 && (r.nearest.index < 0 || from.nearest.distance < r.nearest.distance))
+        r.nearest = from.nearest;
     }
   }
 
