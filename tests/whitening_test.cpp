@@ -233,6 +233,20 @@ TEST_CASE("more dimensions than samples, and dimensions that never change") {
   }
 }
 
+TEST_CASE("a dimension that follows from others is singular, whichever way its variance was rounded") {
+  for (std::uint64_t seed = 20; seed < 40; ++seed) {
+    CAPTURE(seed);
+    // Three directions in four dimensions.
+    whitening_problem<double> p(seed, 3, 4, 10, 3);
+    map_memory<double> got(4);
+    const status result = estimate<double>(context_of(1), p, {}, got.get());
+    if (suite_is_device)
+      CHECK(std::isnan(got.log_abs_det[0]));
+    else
+      CHECK(result == status::not_positive_definite);
+  }
+}
+
 TEST_CASE("a covariance that is not finite, and no samples at all") {
   for (const int what : {0, 1, 2}) {
     whitening_problem<double> p(4, 3, 80, 10);
