@@ -207,8 +207,10 @@ template <class T>
 LGM_HD void compute_whitening(results<T>& out) {
   const lgm::serial_group group;
   T map[dims * dims] = {T(4), T(0), T(0), T(1), T(3), T(0), T(0.5), T(1), T(2)}, factor[dims * dims], y[dims];
-  const T smallest[dims] = {}, x[dims] = {T(1), T(2), T(-1)}, offset[dims] = {T(0.5), T(0.25), T(0)};
-  lgm::invert_cholesky(group, dims, map, dims, smallest, factor);
+  const T deviation[dims] = {T(2), T(1.75), T(1.5)}, x[dims] = {T(1), T(2), T(-1)},
+          offset[dims] = {T(0.5), T(0.25), T(0)};
+  lgm::invert_cholesky(group, dims, map, dims, factor);
+  out.add(lgm::is_determined(group, std::int64_t(2), map + 2 * dims, deviation) ? T(1) : T(0));
   out.add(map, dims * dims);
   lgm::whiten_row(group, dims, static_cast<const T*>(map), offset, static_cast<const T*>(x), y);
   out.add(y, dims);

@@ -14,18 +14,16 @@
 namespace lgm {
 
 // W of a small matrix: the inverse of its Cholesky factor L, Sigma = L L^T. Not numbers where it is not positive definite.
-//   matrix    [n, n], row stride `stride`; its lower triangle is Sigma's on entry. On return W, zeros above its diagonal
-//   smallest  [n]: L's squared diagonal is to be more than this, row by row; less is rounding alone
-//   factor    [n, n], scratch
+//   matrix  [n, n], row stride `stride`; its lower triangle is Sigma's on entry. On return W, zeros above its diagonal
+//   factor  [n, n], scratch
 template <class Group, class A>
-LGM_HD void invert_cholesky(const Group& group, std::int64_t n, A* matrix, std::int64_t stride,
-                            const A* smallest, A* factor) {
+LGM_HD void invert_cholesky(const Group& group, std::int64_t n, A* matrix, std::int64_t stride, A* factor) {
   using detail::fused;
   group.for_each(n * n, [&](std::int64_t at) { factor[at] = matrix[at / n * stride + at % n]; });
   for (std::int64_t j = 0; j < n; ++j) {
     group.once([&] {
       A& pivot = factor[j * n + j];
-      pivot = pivot > smallest[j] ? std::sqrt(pivot) : numeric<A>::not_a_number;
+      pivot = pivot > A(0) ? std::sqrt(pivot) : numeric<A>::not_a_number;
     });
     group.for_each(n - j - 1, [&](std::int64_t r) { factor[(j + 1 + r) * n + j] /= factor[j * n + j]; });
     const std::int64_t rest = n - j - 1;
@@ -42,6 +40,17 @@ LGM_HD void invert_cholesky(const Group& group, std::int64_t n, A* matrix, std::
       matrix[i * stride + j] = i < j ? A(0) : sum / factor[i * n + i];
     }
   });
+}
+
+// Whether row i of W means anything. In Sigma's entries lies an error of a few units of rounding, as a share of the deviations
+// of their row and column; what it makes of 1 / W_ii^2, the variance of x_i where all x_j before it are known, is that
+// share times the square of sum_j |W_ij| deviation_j.
+//   row        [i + 1], of W; deviation: the square roots of Sigma's diagonal
+template <class Group, class A>
+LGM_HD bool is_determined(const Group& group, std::int64_t i, const A* row, const A* deviation) {
+  const A reach = group.reduce(
+      i + 1, A(0), [&](std::int64_t j) { return std::fabs(row[j]) * deviation[j]; }, plus{});
+  return A(16) * numeric<A>::epsilon * reach * reach <= A(1);
 }
 
 // y = W (x - c) of one sample.

@@ -24,15 +24,15 @@ constexpr std::int64_t whitening_block = 64;
 
 template <class A>
 struct whitening_buffers {
-  A* factor;    // [dims, dims]: the covariance's lower triangle, then L, then W; zeros above the diagonal
-  A* panel;     // [dims, whitening_block], of products that replace one of their operands; a block's scratch
-  A* smallest;  // [dims], of invert_cholesky
-  A* sums;      // [3]: samples, trace of the scatter, and log |det W|
+  A* factor;     // [dims, dims]: the covariance's lower triangle, then L, then W; zeros above the diagonal
+  A* panel;      // [dims, whitening_block], of products that replace one of their operands; a block's scratch
+  A* deviation;  // [dims], the square roots of the covariance's diagonal
+  A* sums;       // [3]: samples, trace of the scatter, and log |det W|
 
   whitening_buffers(arena& a, std::int64_t dims) {
     factor = a.take<A>(bounded_product(dims, dims));
     panel = a.take<A>(bounded_product(larger(dims, std::int64_t(1)), whitening_block));
-    smallest = a.take<A>(dims);
+    deviation = a.take<A>(dims);
     sums = a.take<A>(3);
   }
 };
@@ -57,7 +57,7 @@ struct whitening_sums_kernel {
   }
 };
 
-// Row i of the covariance, from the scatter's upper triangle, and how little is rounding there.
+// Row i of the covariance, from the scatter's upper triangle, and its deviation.
 template <class A>
 struct covariance_kernel {
   std::int64_t dims;
@@ -73,8 +73,7 @@ struct covariance_kernel {
     group.for_each(dims, [&](std::int64_t j) {
       row[j] = j > i ? A(0) : share * scatter[j * dims + i] + (i == j ? added : A(0));
     });
-    // A sum of so many products is off by this share of the variance at most.
-    group.once([&] { b.smallest[i] = static_cast<A>(dims) * numeric<A>::epsilon * row[i]; });
+    group.once([&] { b.deviation[i] = std::sqrt(row[i]); });
   }
 };
 
@@ -84,7 +83,7 @@ struct invert_block_kernel {
   whitening_buffers<A> b;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
-    invert_cholesky(group, size, b.factor + first * (dims + 1), dims, b.smallest + first, b.panel);
+    invert_cholesky(group, size, b.factor + first * (dims + 1), dims, b.panel);
   }
 };
 
@@ -100,16 +99,31 @@ struct place_panel_kernel {
   }
 };
 
+// Into the panel, whose work is done: 0, or 1 where row i of W means nothing.
+template <class A>
+struct check_row_kernel {
+  std::int64_t dims;
+  whitening_buffers<A> b;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    const A* const row = b.factor + i * dims;
+    const bool good = is_determined(group, i, row, static_cast<const A*>(b.deviation));
+    group.once([&] { b.panel[i] = A(good ? 0 : 1); });
+  }
+};
+
 template <class A>
 struct log_abs_det_kernel {
   std::int64_t dims;
   whitening_buffers<A> b;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
+    const A bad = group.reduce(
+        dims, A(0), [&](std::int64_t i) { return b.panel[i]; }, plus{});
     const double sum = group.reduce(
         dims, 0.0, [&](std::int64_t j) { return static_cast<double>(std::log(b.factor[j * (dims + 1)])); },
         plus{});
-    group.once([&] { b.sums[2] = static_cast<A>(sum); });
+    group.once([&] { b.sums[2] = bad == A(0) ? static_cast<A>(sum) : numeric<A>::not_a_number; });
   }
 };
 
@@ -180,6 +194,7 @@ class whitening_driver {
     for (std::int64_t first = dims_ == 0 ? 0 : (dims_ - 1) / whitening_block * whitening_block; first > 0;
          first -= whitening_block)
       invert_columns(first - whitening_block);
+    launch_rows(device_, dims_, dims_, check_row_kernel<A>{dims_, b_});
     device_.template launch<256>(256, 1, log_abs_det_kernel<A>{dims_, b_});
   }
 
