@@ -340,7 +340,7 @@ def choose_blas(options, workers):
                 turn.worker.start()
             for turn in turns.values():
                 turn.prepare(folder)
-                check(turn, reference, folder)
+                check(turn, reference, folder, allowed(None, reference))
             measure(list(turns.values()), options.rounds, f"choosing a BLAS, {text}: rounds")
         for name, turn in turns.items():
             # The least disturbed turn: what is chosen by chance would be compared all along.
@@ -362,7 +362,16 @@ def choose_blas(options, workers):
 TOLERANCE = 2e-3
 
 
-def check(turn, reference, folder):
+def allowed(mode, reference, apart=1):
+    """{array: its largest deviation}, on the host or in a mode of CUDA's, with classes so many deviations apart."""
+    if mode is None:
+        return dict.fromkeys(reference, TOLERANCE)
+    loss, gradient = mode.tolerance(apart)
+    # A mode's loss is allowed an absolute difference.
+    return {**dict.fromkeys(reference, gradient), "loss": loss / (abs(reference["loss"]) or 1)}
+
+
+def check(turn, reference, folder, tolerance):
     import numpy
 
     from comparison.problem import deviation
@@ -379,7 +388,7 @@ def check(turn, reference, folder):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)
     # Not a number is no deviation that max would find.
-    wrong = {array: value for array, value in turn.deviation.items() if not value <= TOLERANCE}
+    wrong = {array: value for array, value in turn.deviation.items() if not value <= tolerance[array]}
     if wrong:
         turn.failure = "wrong: " + ", ".join(f"{array} off by {value:.1e}" for array, value in wrong.items())
 
@@ -388,15 +397,17 @@ def check(turn, reference, folder):
 CHECK_ALL = 2e10
 
 
-def references(shape, data, forms):
+def references(shape, data, wanted):
+    """wanted: contenders' `expected`, the answer's keys."""
     from comparison import problem
 
     found = {}
-    for form in forms:
+    for form, features in wanted:
+        given = {**data, "features": problem.bfloat16(data["features"])} if features == "bfloat16" else data
         if form == "softmax":
-            found[form] = problem.softmax_reference(data)
+            found[form, features] = problem.softmax_reference(given)
         elif form == "fixed" or shape.product < CHECK_ALL:
-            found[form] = problem.lgm_reference(data, form)
+            found[form, features] = problem.lgm_reference(given, form)
     return found
 
 
@@ -423,7 +434,7 @@ def main():
         if not cuda.available():
             chosen = {name: c for name, c in chosen.items() if c.engine != "cuda"}
         elif not cuda.has_liger():
-            chosen.pop("cuda-liger", None)
+            chosen = {name: c for name, c in chosen.items() if c.make is not cuda.CudaLiger}
     if options.list:
         for name, contender in chosen.items():
             print(f"{name:28}{contender.title}")
@@ -499,18 +510,20 @@ def compare(text, chosen, options, workers, result):
     turns = [Turn(name, workers.of(name, c, result["blas"]), options) for name, c in chosen.items()]
     for turn in turns:
         turn.worker.start()
-    forms = set() if options.no_check else {c.reference for c in chosen.values() if c.reference}
-    if forms:
+    wanted = set() if options.no_check else {c.expected for c in chosen.values() if c.reference}
+    if wanted:
         say(f"{text}: losses and gradients in float64")
-    expected = references(shape, data, forms)
+    expected = references(shape, data, wanted)
+    apart = problem.apart(shape, options.separation)
     with stored(data) as folder:
         del data
         for turn in progress(turns, f"{text}: first steps and checks"):
             turn.prepare(folder)
             result["versions"].update(getattr(turn, "versions", {}))
-            reference = expected.get(chosen[turn.name].reference)
+            contender = chosen[turn.name]
+            reference = expected.get(contender.expected)
             if reference is not None:
-                check(turn, reference, folder)
+                check(turn, reference, folder, allowed(contender.mode, reference, apart))
     del expected, reference
     measure(turns, options.rounds, f"{text}: rounds")
     for worker in {turn.worker for turn in turns}:

@@ -11,17 +11,22 @@
 #include <string>
 
 #include "support/compiled_cuda.hpp"
+#include "support/narrow.hpp"
 
 extern "C" {
 
 // All pointers are of device memory; what a covariance does not have may be null.
 struct lgm_compare_cuda_problem {
   std::int64_t samples, classes, dims;
-  std::int32_t covariance;  // as lgm::covariance
+  std::int32_t covariance, precision;  // as lgm::covariance and lgm::precision
+  std::int32_t bfloat16;               // whether features and their gradient are that, and not float
   float alpha, lambda;
-  const float *features, *mean, *log_variance, *log_prior;
+  const void* features;
+  const float *mean, *log_variance, *log_prior;
   const std::int64_t* labels;
-  float *loss, *feature_gradient, *mean_gradient, *log_variance_gradient, *log_prior_gradient;
+  float* loss;
+  void* feature_gradient;
+  float *mean_gradient, *log_variance_gradient, *log_prior_gradient;
   void* workspace;
   std::int64_t workspace_bytes;
   cudaStream_t stream;
@@ -40,36 +45,45 @@ lgm::shape shape_of(const lgm_compare_cuda_problem& p) {
   return s;
 }
 
-support::compiled_cuda context_of(cudaStream_t stream) {
+support::compiled_cuda context_of(const lgm_compare_cuda_problem& p) {
   support::compiled_cuda context;
-  context.stream = stream;
+  context.stream = p.stream;
+  context.precision = static_cast<lgm::precision>(p.precision);
   context.tile_bytes = lgm::cuda_context().tile_bytes;
   context.waits = false;
   return context;
+}
+
+template <class F>
+lgm::status forward_backward(const lgm_compare_cuda_problem& p) {
+  lgm::loss_options<float> options;
+  options.alpha = p.alpha;
+  options.lambda = p.lambda;
+  lgm::loss_result<float> result;
+  result.total = p.loss;
+  const lgm::gradients<F, float> gradients{static_cast<F*>(p.feature_gradient), p.mean_gradient,
+                                           p.log_variance_gradient, p.log_prior_gradient};
+  return lgm::forward_backward(context_of(p), shape_of(p),
+                               lgm::mixture<float>{p.mean, p.log_variance, p.log_prior}, options,
+                               static_cast<const F*>(p.features), p.labels, nullptr, result, gradients,
+                               {p.workspace, static_cast<std::size_t>(p.workspace_bytes)});
 }
 
 }  // namespace
 
 extern "C" {
 
-// What forward_backward needs; 0 for a shape that it would refuse.
+// What forward_backward needs; 0 for a shape or a precision that it would refuse.
 std::int64_t lgm_compare_cuda_workspace_bytes(const lgm_compare_cuda_problem* p) {
-  return static_cast<std::int64_t>(lgm::workspace_size<float>(context_of(p->stream), shape_of(*p)));
+  return static_cast<std::int64_t>(p->bfloat16 != 0
+                                       ? lgm::workspace_size<support::brain16>(context_of(*p), shape_of(*p))
+                                       : lgm::workspace_size<float>(context_of(*p), shape_of(*p)));
 }
 
 // Enqueues forward_backward. Null, or static text that says what went wrong.
 const char* lgm_compare_cuda_forward_backward(const lgm_compare_cuda_problem* p) {
-  lgm::loss_options<float> options;
-  options.alpha = p->alpha;
-  options.lambda = p->lambda;
-  lgm::loss_result<float> result;
-  result.total = p->loss;
-  const lgm::gradients<float, float> gradients{p->feature_gradient, p->mean_gradient,
-                                               p->log_variance_gradient, p->log_prior_gradient};
-  const lgm::status answer = lgm::forward_backward(
-      context_of(p->stream), shape_of(*p), lgm::mixture<float>{p->mean, p->log_variance, p->log_prior},
-      options, p->features, p->labels, nullptr, result, gradients,
-      {p->workspace, static_cast<std::size_t>(p->workspace_bytes)});
+  const lgm::status answer =
+      p->bfloat16 != 0 ? forward_backward<support::brain16>(*p) : forward_backward<float>(*p);
   return answer == lgm::status::success ? nullptr : lgm::to_string(answer);
 }
 

@@ -51,6 +51,21 @@ class References(unittest.TestCase):
                 {"features": "feature", "mean": "mean", form: "log_variance", "log_prior": "log_prior"},
             )
 
+    def test_bfloat16_rounds_to_the_nearest(self):
+        # One and its neighbours: 2^-7 apart above it; two ties, to even.
+        given = np.array([1, 1 + 2**-9, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 3 * 2**-9, -1 - 3 * 2**-9, 0], np.float32)
+        rounded = [1, 1, 1, 1 + 2**-6, 1 + 2**-7, -1 - 2**-7, 0]
+        self.assertEqual(problem.bfloat16(given).tolist(), rounded)
+
+    def test_features_of_bfloat16_have_a_reference_of_their_own(self):
+        shape = problem.Shape(5, 4, 3)
+        data = problem.make(shape, separation=2)
+        rounded = {**data, "features": problem.bfloat16(data["features"])}
+        found = compare.references(shape, data, {("softmax", "float32"), ("softmax", "bfloat16")})
+        self.assertEqual(found["softmax", "float32"]["loss"], problem.softmax_reference(data)["loss"])
+        self.assertEqual(found["softmax", "bfloat16"]["loss"], problem.softmax_reference(rounded)["loss"])
+        self.assertNotEqual(found["softmax", "float32"]["loss"], found["softmax", "bfloat16"]["loss"])
+
     def test_a_wrong_number_shows(self):
         right = {"loss": 2.0, "mean": np.array([1.0, 4.0])}
         wrong = {"loss": 2.0, "mean": np.array([1.0, 5.0])}
@@ -126,9 +141,117 @@ class Report(unittest.TestCase):
 
 
 class Cuda(unittest.TestCase):
+    ALL = {name: c for name, c in contenders.CONTENDERS.items() if c.engine == "cuda"}
+
+    def test_every_mode_has_contenders(self):
+        wanted = {
+            "softmax": ("", "-tf32", "-bf16", "-bf16-autocast"),
+            "liger": ("", "-tf32", "-bf16", "-bf16-autocast"),
+            "lgm": ("", "-split-tf32", "-tf32", "-bf16", "-bf16-fast", "-spherical", "-diagonal"),
+            "products": ("", "-tf32", "-bf16"),
+        }
+        names = {f"cuda-{what}{mode}" for what, modes in wanted.items() for mode in modes}
+        self.assertEqual(set(self.ALL), names)
+        self.assertEqual(len({c.title for c in self.ALL.values()}), len(self.ALL))
+        self.assertEqual({c.mode for c in contenders.CONTENDERS.values() if c.engine != "cuda"}, {None})
+
+    def test_peers_are_of_the_same_types_and_precision(self):
+        against = {}
+        for name, peer in report.cuda_pairs("softmax"):
+            against.setdefault(name, set()).add(peer)
+            self.assertEqual(self.ALL[name].mode.features, self.ALL[peer].mode.features)
+        both = lambda *modes: {f"cuda-{head}{mode}" for head in ("softmax", "liger") for mode in modes}
+        self.assertEqual(
+            against,
+            {
+                "cuda-lgm": both(""),
+                "cuda-lgm-split-tf32": both("", "-tf32"),
+                "cuda-lgm-tf32": both("-tf32"),
+                "cuda-lgm-bf16": both("-bf16", "-bf16-autocast"),
+                "cuda-lgm-bf16-fast": both("-bf16", "-bf16-autocast"),
+            },
+        )
+        floors = {}
+        for name, products in report.cuda_pairs(""):
+            floors.setdefault(products, set()).add(name)
+        self.assertEqual(
+            floors,
+            {
+                "cuda-products": {"cuda-lgm", "cuda-lgm-split-tf32", *both("")},
+                "cuda-products-tf32": {"cuda-lgm-split-tf32", "cuda-lgm-tf32", *both("-tf32")},
+                "cuda-products-bf16": {"cuda-lgm-bf16", "cuda-lgm-bf16-fast", *both("-bf16", "-bf16-autocast")},
+            },
+        )
+
+    def test_each_mode_has_its_tolerance(self):
+        reference = {"loss": 4.0, "feature": None, "mean": None}
+        self.assertEqual(set(compare.allowed(None, reference).values()), {compare.TOLERANCE})
+        for mode, loss, gradient in (
+            (cuda.FLOAT, 5e-4, 1e-3),
+            (cuda.SPLIT_TF32, 5e-4, 1e-3),
+            (cuda.TF32, 5e-3, 5e-2),
+            (cuda.BFLOAT16, 2e-3, 3e-2),
+            (cuda.BFLOAT16_FAST, 5e-2, 3e-1),
+            (cuda.BFLOAT16_WEIGHTS, 5e-2, 3e-1),
+        ):
+            found = compare.allowed(mode, reference, apart=10)
+            for array, expected in {"loss": loss / 4, "feature": gradient, "mean": gradient}.items():
+                self.assertAlmostEqual(found[array], expected)
+        self.assertEqual(compare.allowed(cuda.TF32, reference, apart=0.1)["mean"], 5e-3)
+
+    def test_the_readme_has_the_same_tolerances(self):
+        rows = {}
+        for line in (FOLDER.parent / "README.md").read_text().splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if len(cells) == 6 and cells[0].startswith("`"):
+                rows[cells[0].split("`")[1], cells[1].strip("`")] = cells[4:]
+        for mode, row in (
+            (cuda.FLOAT, ("highest", "float (double)")),
+            (cuda.SPLIT_TF32, ("split_tf32", "float")),
+            (cuda.TF32, ("tf32", "float")),
+            (cuda.BFLOAT16, ("highest", "__nv_bfloat16")),
+            (cuda.BFLOAT16_FAST, ("fast", "__nv_bfloat16")),
+        ):
+            loss, gradient = rows[row]
+            self.assertEqual(mode.loss, float(loss))
+            self.assertEqual(mode.gradient, float(gradient.split()[0]))
+            self.assertEqual(mode.rounded_once, gradient.endswith(" s"))
+
     def test_the_report_does_without_the_host(self):
         raw = Report.results(Report(), {"cuda-lgm": [0.8], "cuda-softmax": [1.0], "cuda-products": [0.75]})
         self.assertIn("lgm, CUDA", report.markdown(raw))
+
+    def test_the_report_compares_each_with_its_peers(self):
+        raw = Report.results(
+            Report(),
+            {
+                "cuda-softmax": [4.0],
+                "cuda-softmax-bf16": [2.0],
+                "cuda-lgm": [3.0],
+                "cuda-lgm-tf32": [2.5],
+                "cuda-lgm-bf16-fast": [1.0],
+                "cuda-lgm-diagonal": [6.0],
+                "cuda-products-bf16": [0.8],
+            },
+        )
+        for entry in raw["shapes"]["2048x10000x512"].values():
+            entry["deviation"] = {"loss": 1e-5, "mean": 1e-4}
+        lines = report.markdown(raw).splitlines()
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        found = {row[0]: row[1] for row in cells if " / " in row[0]}
+        self.assertEqual(
+            found,
+            {
+                "lgm, CUDA / PyTorch softmax, CUDA": "0.750",
+                "lgm, CUDA, fast bfloat16 / PyTorch softmax, CUDA, bfloat16": "0.500",
+                "PyTorch softmax, CUDA, bfloat16 / products, CUDA, bfloat16": "2.50",
+                "lgm, CUDA, fast bfloat16 / products, CUDA, bfloat16": "1.25",
+                "lgm, diagonal, CUDA / lgm, CUDA": "2.00",
+            },
+        )
+        allowed = {row[0]: row[-1] for row in cells if len(row) == 7}
+        self.assertEqual(allowed["lgm, CUDA, TF32"], "0.005, 0.005")
+        self.assertEqual(allowed["PyTorch softmax, CUDA, bfloat16"], "0.05, 0.03")
 
     def test_without_a_device_none_is_offered(self):
         if cuda.available():
@@ -144,14 +267,13 @@ class Cuda(unittest.TestCase):
         self.assertEqual([name for name in listed if name.startswith("cuda")], [])
 
     def test_the_problem_is_laid_out_as_in_c(self):
-        # Three sizes; covariance, alpha and lambda, padded; eleven pointers; a size and a stream.
-        self.assertEqual(ctypes.sizeof(cuda._Problem), 3 * 8 + 16 + 11 * 8 + 2 * 8)
+        # Three sizes; covariance, precision, type, alpha and lambda, padded; eleven pointers; a size and a stream.
+        self.assertEqual(ctypes.sizeof(cuda._Problem), 3 * 8 + 24 + 11 * 8 + 2 * 8)
 
     def test_every_contender_has_a_step_and_outputs(self):
-        for contender in contenders.CONTENDERS.values():
-            if contender.engine == "cuda":
-                for part in ("step", "run", "outputs", "memory"):
-                    self.assertTrue(callable(getattr(contender.make, part)))
+        for contender in self.ALL.values():
+            for part in ("step", "run", "outputs", "memory"):
+                self.assertTrue(callable(getattr(contender.make, part)))
 
 
 class Run(unittest.TestCase):

@@ -31,6 +31,7 @@ struct forward_backward {
 
 const bool added =
     bench::add<forward_backward>("forward_backward", {bench::fixed, bench::spherical, bench::diagonal}) &&
+    bench::add_reduced<forward_backward>("forward_backward", {bench::fixed, bench::spherical}) &&
     bench::add_curves<forward_backward>("forward_backward", bench::fixed);
 
 }  // namespace

@@ -32,8 +32,8 @@ using plain_products = any_products<Context, T, typename Context::template plain
 
 constexpr bench::variant tiled{"tiled", lgm::covariance::identity}, plain{"plain", lgm::covariance::identity};
 
-const bool added = bench::add<products>("products", {tiled}) &&
-                   bench::add<plain_products>("products", {plain}) &&
-                   bench::add_curves<products>("products", tiled);
+const bool added =
+    bench::add<products>("products", {tiled}) && bench::add<plain_products>("products", {plain}) &&
+    bench::add_reduced<plain_products>("products", {plain}) && bench::add_curves<products>("products", tiled);
 
 }  // namespace

@@ -387,6 +387,16 @@ class Contender:
     # In its own process under the memory limit: contenders that may take very much.
     limited: bool = False
     group: str = "main"
+    mode: cuda.Mode = None  # of those on a CUDA device
+
+    def made(self, engine, data, threads):
+        of_mode = {} if self.mode is None else {"mode": self.mode}
+        return self.make(engine, data, self.threads or threads, **of_mode)
+
+    @property
+    def expected(self):
+        """Which reference, and the type of features that it is of."""
+        return self.reference, "float32" if self.mode is None else self.mode.features
 
 
 _MAIN = {
@@ -424,13 +434,17 @@ for _engine, _prefix, _title in (("eigen", "lgm-", "lgm"), ("blas", "lgm-blas-",
             f"{_title}, {_what}", _make, _engine, _reference, _threads, group="more"
         )
 # Offered where PyTorch has a device.
-CONTENDERS.update(
-    {
-        "cuda-softmax": Contender("PyTorch softmax, CUDA", cuda.CudaSoftmax, "cuda", "softmax", group="cuda"),
-        "cuda-liger": Contender("liger-kernel softmax, CUDA", cuda.CudaLiger, "cuda", "softmax", group="cuda"),
-        "cuda-lgm": Contender("lgm, CUDA", cuda.CudaLgm, "cuda", "fixed", group="cuda"),
-        "cuda-lgm-spherical": Contender("lgm, CUDA, spherical", cuda.CudaLgmSpherical, "cuda", "spherical", group="cuda"),
-        "cuda-lgm-diagonal": Contender("lgm, CUDA, diagonal", cuda.CudaLgmDiagonal, "cuda", "diagonal", group="cuda"),
-        "cuda-products": Contender("products, CUDA", cuda.CudaProducts, "cuda", group="cuda"),
-    }
-)
+_PEER_MODES = cuda.FLOAT, cuda.TF32, cuda.BFLOAT16_WEIGHTS, cuda.BFLOAT16_AUTOCAST
+_LGM_MODES = cuda.FLOAT, cuda.SPLIT_TF32, cuda.TF32, cuda.BFLOAT16, cuda.BFLOAT16_FAST
+for _name, _title, _make, _reference, _modes in (
+    ("softmax", "PyTorch softmax", cuda.CudaSoftmax, "softmax", _PEER_MODES),
+    ("liger", "liger-kernel softmax", cuda.CudaLiger, "softmax", _PEER_MODES),
+    ("lgm", "lgm", cuda.CudaLgm, "fixed", _LGM_MODES),
+    ("lgm-spherical", "lgm, spherical", cuda.CudaLgmSpherical, "spherical", (cuda.FLOAT,)),
+    ("lgm-diagonal", "lgm, diagonal", cuda.CudaLgmDiagonal, "diagonal", (cuda.FLOAT,)),
+    ("products", "products", cuda.CudaProducts, "", (cuda.FLOAT, cuda.TF32, cuda.BFLOAT16_WEIGHTS)),
+):
+    for _mode in _modes:
+        CONTENDERS[f"cuda-{_name}{_mode.suffix}"] = Contender(
+            ", ".join(filter(None, (_title, "CUDA", _mode.title))), _make, "cuda", _reference, group="cuda", mode=_mode
+        )

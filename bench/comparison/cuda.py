@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is measured on a CUDA device: PyTorch's heads, liger-kernel's where it is installed, and lgm, all on the same float32
-arrays with products in float (TF32 off). Each step is timed by CUDA events, with the second-level cache emptied before."""
+"""What is measured on a CUDA device: PyTorch's heads, liger-kernel's where it is installed, and lgm, on the same arrays,
+each in several modes. Each step is timed by CUDA events, with the second-level cache emptied before."""
 
 import ctypes
+import dataclasses
 import importlib.util
 
 from comparison.problem import ALPHA, LAMBDA
@@ -10,11 +11,56 @@ from comparison.problem import ALPHA, LAMBDA
 _FORMS = {"fixed": 0, "spherical": 1, "diagonal": 2}
 
 
+_HIGHEST, _SPLIT_TF32, _TF32, _FAST = range(4)  # as lgm::precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """The types of a contender's arrays, how it makes products, and how far from float64 its results may be."""
+
+    suffix: str
+    title: str
+    operands: str  # what is multiplied: of a peer the same
+    precision: int  # lgm's
+    # As the README's table has them: losses absolute, gradients as a share of the largest.
+    loss: float
+    gradient: float
+    rounded_once: bool = False  # means too: the tolerance of gradients grows with what classes are apart
+    features: str = "float32"  # and their gradients
+    weights: str = "float32"  # lgm's means always are
+
+    @property
+    def autocast(self):
+        """PyTorch takes mixed types no other way."""
+        return self.features != self.weights
+
+    def tolerance(self, apart):
+        """(of the loss, of gradients), with classes so many deviations apart in each dimension."""
+        return self.loss, self.gradient * (max(1, apart) if self.rounded_once else 1)
+
+    def is_peer(self, other):
+        """Whether a contender of the other mode is what one of this mode is measured against."""
+        # Split TF32 is as accurate as float.
+        return self.operands == other.operands or (self is SPLIT_TF32 and other is FLOAT)
+
+
+FLOAT = Mode("", "", "float", _HIGHEST, 5e-4, 1e-3)
+SPLIT_TF32 = Mode("-split-tf32", "split TF32", "tf32", _SPLIT_TF32, 5e-4, 1e-3)
+TF32 = Mode("-tf32", "TF32", "tf32", _TF32, 5e-3, 5e-3, rounded_once=True)
+BFLOAT16 = Mode("-bf16", "bfloat16", "bfloat16", _HIGHEST, 2e-3, 3e-2, features="bfloat16")
+BFLOAT16_FAST = Mode(
+    "-bf16-fast", "fast bfloat16", "bfloat16", _FAST, 5e-2, 3e-2, rounded_once=True, features="bfloat16"
+)
+# Of others than lgm, which all round weights once.
+BFLOAT16_AUTOCAST = dataclasses.replace(BFLOAT16_FAST, suffix="-bf16-autocast", title="bfloat16 by autocast")
+BFLOAT16_WEIGHTS = dataclasses.replace(BFLOAT16_FAST, suffix="-bf16", title="bfloat16", weights="bfloat16")
+
+
 class _Problem(ctypes.Structure):
     # As in compare_lgm_cuda.cpp.
     _fields_ = (
         [(name, ctypes.c_int64) for name in ("samples", "classes", "dims")]
-        + [("covariance", ctypes.c_int32)]
+        + [(name, ctypes.c_int32) for name in ("covariance", "precision", "bfloat16")]
         + [(name, ctypes.c_float) for name in ("alpha", "lambda_")]
         + [(name, ctypes.c_void_p) for name in ("features", "mean", "log_variance", "log_prior", "labels")]
         + [
@@ -47,7 +93,6 @@ class CudaEngine:
         import torch
 
         self.torch, self.path, self._library = torch, library, None
-        torch.backends.cuda.matmul.allow_tf32 = False
         self.flushed = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.int8, device="cuda")
 
     @property
@@ -86,13 +131,17 @@ class CudaEngine:
 
 
 class _Cuda:
-    def __init__(self, engine, data, threads):
-        self.engine, self.torch = engine, engine.torch
+    def __init__(self, engine, data, threads, mode):
+        self.engine, self.torch, self.mode = engine, engine.torch, mode
         on_device = lambda name: self.torch.from_numpy(data[name]).cuda()
-        self.x, self.mean, self.z = on_device("features"), on_device("mean"), on_device("labels")
+        self.x = on_device("features").to(getattr(self.torch, mode.features))
+        self.mean = on_device("mean").to(getattr(self.torch, mode.weights))
+        self.z = on_device("labels")
         self.answer = None
 
     def run(self, times):
+        # One process has contenders of all modes.
+        self.torch.backends.cuda.matmul.allow_tf32 = self.mode is TF32
         return self.engine.seconds(self.step, times)
 
     def memory(self):
@@ -106,19 +155,20 @@ class _Cuda:
         return self.torch.cuda.max_memory_allocated() - before
 
     def outputs(self):
-        loss, feature, mean = (tensor.detach().cpu().numpy() for tensor in self.answer)
+        loss, feature, mean = (tensor.detach().float().cpu().numpy() for tensor in self.answer)
         return {"loss": loss, "feature": feature, "mean": mean}
 
 
 class _Differentiated(_Cuda):
-    def __init__(self, engine, data, threads):
-        super().__init__(engine, data, threads)
+    def __init__(self, engine, data, threads, mode):
+        super().__init__(engine, data, threads, mode)
         self.x.requires_grad_()
         self.mean.requires_grad_()
 
     def step(self):
         self.answer = None
-        loss = self.loss(self.x, self.mean, self.z)
+        with self.torch.autocast(self.x.device.type, self.torch.bfloat16, enabled=self.mode.autocast):
+            loss = self.loss(self.x, self.mean, self.z)
         self.answer = (loss, *self.torch.autograd.grad(loss, (self.x, self.mean)))
 
 
@@ -131,8 +181,8 @@ class CudaSoftmax(_Differentiated):
 class CudaLiger(_Differentiated):
     """Linear layer and cross entropy in one, in chunks of samples."""
 
-    def __init__(self, engine, data, threads):
-        super().__init__(engine, data, threads)
+    def __init__(self, engine, data, threads, mode):
+        super().__init__(engine, data, threads, mode)
         from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss
 
         self.fused = LigerFusedLinearCrossEntropyLoss()
@@ -144,9 +194,9 @@ class CudaLiger(_Differentiated):
 class CudaProducts(_Cuda):
     """The three products alone, into matrices that are there already."""
 
-    def __init__(self, engine, data, threads):
-        super().__init__(engine, data, threads)
-        self.logits = self.torch.empty(len(self.x), len(self.mean), device="cuda")
+    def __init__(self, engine, data, threads, mode):
+        super().__init__(engine, data, threads, mode)
+        self.logits = self.x.new_empty(len(self.x), len(self.mean))
         self.feature, self.mean_gradient = self.torch.empty_like(self.x), self.torch.empty_like(self.mean)
 
     def step(self):
@@ -159,12 +209,12 @@ class CudaProducts(_Cuda):
 class CudaLgm(_Cuda):
     form = "fixed"
 
-    def __init__(self, engine, data, threads):
-        super().__init__(engine, data, threads)
+    def __init__(self, engine, data, threads, mode):
+        super().__init__(engine, data, threads, mode)
         empty = lambda *shape: self.torch.empty(shape, device="cuda")
         n, c, d = len(self.x), *self.mean.shape
         arrays = {"features": self.x, "mean": self.mean, "labels": self.z}
-        self.out = {"loss": empty(1), "feature": empty(n, d), "mean_gradient": empty(c, d)}
+        self.out = {"loss": empty(1), "feature": self.torch.empty_like(self.x), "mean_gradient": empty(c, d)}
         if self.form != "fixed":
             arrays["log_variance"] = self.torch.from_numpy(data[self.form]).cuda()
             arrays["log_prior"] = self.torch.from_numpy(data["log_prior"]).cuda()
@@ -172,7 +222,8 @@ class CudaLgm(_Cuda):
             self.out["log_prior_gradient"] = empty(c)
         self.kept = arrays  # as long as their addresses are
         pointers = {name: tensor.data_ptr() for name, tensor in {**arrays, **self.out}.items()}
-        self.problem = _Problem(n, c, d, _FORMS[self.form], ALPHA, LAMBDA, **pointers)
+        narrow = mode.features == "bfloat16"
+        self.problem = _Problem(n, c, d, _FORMS[self.form], mode.precision, narrow, ALPHA, LAMBDA, **pointers)
         self.problem.stream = self.torch.cuda.current_stream().cuda_stream
         self.problem.workspace_bytes = engine.library.lgm_compare_cuda_workspace_bytes(ctypes.byref(self.problem))
         self.scratch = self.torch.empty(self.problem.workspace_bytes, dtype=self.torch.uint8, device="cuda")
@@ -191,7 +242,7 @@ class CudaLgm(_Cuda):
 
     def outputs(self):
         self.torch.cuda.synchronize()
-        found = {name.removesuffix("_gradient"): tensor.cpu().numpy() for name, tensor in self.out.items()}
+        found = {name.removesuffix("_gradient"): tensor.float().cpu().numpy() for name, tensor in self.out.items()}
         found["loss"] = found["loss"][0]
         return found
 

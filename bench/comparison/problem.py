@@ -129,6 +129,17 @@ def lgm_reference(data, form="fixed"):
     return answer
 
 
+def bfloat16(values):
+    """float32 numbers rounded to what bfloat16 holds, ties to even."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def apart(shape, separation):
+    """Deviations in each dimension between the means of two classes."""
+    return (2 * separation / shape.dims) ** 0.5
+
+
 def deviation(computed, reference):
     """The largest difference of each array over the largest number in it."""
     found = {}

@@ -138,7 +138,7 @@ class _Process:
     def prepare(self, name, threads):
         from comparison.contenders import CONTENDERS
 
-        contender = self.made[name] = CONTENDERS[name].make(self.engine, self.data, CONTENDERS[name].threads or threads)
+        contender = self.made[name] = CONTENDERS[name].made(self.engine, self.data, threads)
         begin = time.perf_counter()
         contender.run(1)
         first = time.perf_counter() - begin

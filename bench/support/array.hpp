@@ -12,7 +12,7 @@ namespace bench {
 // Host memory that begins with a cache line and holds anything at first.
 template <class T>
 class array {
-  static_assert(std::is_trivial<T>::value, "nothing is constructed here");
+  static_assert(std::is_trivially_copyable<T>::value, "nothing is constructed here");
 
  public:
   array() = default;

@@ -71,6 +71,10 @@ struct host {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
+  // The type of features and of their gradients where parameters are T.
+  template <class T>
+  using feature = T;
+
   // Memory of the context, and a copy of n elements of host memory in it.
   template <class T>
   using array = bench::array<T>;

@@ -44,12 +44,15 @@ template <class Context, class T>
 struct problem {
   template <class U>
   using array = typename Context::template array<U>;
+  using feature = typename Context::template feature<T>;
 
   lgm::shape shape;
   lgm::loss_options<T> options;
-  array<T> features, mean, log_variance, log_prior;
+  array<feature> features;
+  array<T> mean, log_variance, log_prior;
   array<std::int64_t> labels;
-  array<T> feature_gradient, mean_gradient, log_variance_gradient, log_prior_gradient;
+  array<feature> feature_gradient;
+  array<T> mean_gradient, log_variance_gradient, log_prior_gradient;
 
   explicit problem(const lgm::shape& s) : shape(s) {
     options.alpha = T(0.1);
@@ -60,7 +63,8 @@ struct problem {
     const double difference =
         s.covariance == lgm::covariance::diagonal ? 0.1 : 2 / static_cast<double>(s.dims);
 
-    bench::array<T> means(s.classes * s.dims), values(s.samples * s.dims);
+    bench::array<T> means(s.classes * s.dims);
+    bench::array<feature> values(s.samples * s.dims);
     bench::array<std::int64_t> classes(s.samples);
     fill(means, [&](std::int64_t) { return spread * random.normal(); });
     for (std::int64_t i = 0; i < s.samples; ++i)
@@ -78,22 +82,22 @@ struct problem {
     log_variance = given(log_variances);
     log_prior = given(log_priors);
 
-    feature_gradient = array<T>(s.samples * s.dims);
+    feature_gradient = array<feature>(s.samples * s.dims);
     mean_gradient = array<T>(s.classes * s.dims);
     log_variance_gradient = array<T>(variances);
     log_prior_gradient = array<T>(s.classes);
   }
 
   lgm::mixture<T> mixture() const { return {mean.data(), log_variance.data(), log_prior.data()}; }
-  lgm::gradients<T, T> gradients() {
+  lgm::gradients<feature, T> gradients() {
     return {feature_gradient.data(), mean_gradient.data(), log_variance_gradient.data(),
             log_prior_gradient.data()};
   }
 
  private:
-  template <class F>
-  static void fill(bench::array<T>& values, F f) {
-    for (std::int64_t n = 0; n < values.size(); ++n) values[n] = static_cast<T>(f(n));
+  template <class U, class F>
+  static void fill(bench::array<U>& values, F f) {
+    for (std::int64_t n = 0; n < values.size(); ++n) values[n] = static_cast<U>(f(n));
   }
   template <class U>
   static array<U> given(const bench::array<U>& values) {

@@ -33,17 +33,20 @@
 //   };
 //
 // and bench::add<subject>("name", {variants}), which registers it for every context, type and size under
-// name/variant/type/context/samples x classes x dims/threads:n.
+// name/variant/type/context/samples x classes x dims/threads:n, the type being that of parameters and results.
 
 namespace bench {
 
-// The kinds of context that subjects are compiled for: the host's, or for lgm_bench_cuda the device's.
+// The kinds of context that subjects are compiled for: the host's, or for lgm_bench_cuda the device's. And those that make
+// products of less than T, which a few subjects are measured in as well.
 template <class... Contexts>
 struct kinds {};
 #if defined(LGM_BENCH_CUDA)
 using contexts = kinds<cuda>;
+using reduced_contexts = kinds<cuda_tf32, cuda_bfloat16>;
 #else
 using contexts = kinds<host>;
+using reduced_contexts = kinds<>;
 #endif
 
 // What a subject has to do at least, in elements and operations, and which floor it is compared with.
@@ -77,7 +80,8 @@ template <class Context, class T>
 class call_workspace {
  public:
   call_workspace(const Context& c, const lgm::shape& s)
-      : memory_(static_cast<std::int64_t>(lgm::workspace_size<T>(c.context, s))) {}
+      : memory_(static_cast<std::int64_t>(
+            lgm::workspace_size<typename Context::template feature<T>>(c.context, s))) {}
   std::int64_t bytes() const { return memory_.size(); }
   operator lgm::workspace() { return {memory_.data(), static_cast<std::size_t>(memory_.size())}; }
 
@@ -231,8 +235,10 @@ void add_one(const std::string& prefix, const Context& c, const lgm::shape& s) {
     using counter = benchmark::Counter;
     constexpr auto rate = counter::kIsIterationInvariantRate;
     state.counters["FLOP"] = counter(what.operations, rate);
-    state.counters["bytes"] =
-        counter(static_cast<double>(what.read + what.written) * sizeof(T), rate, counter::kIs1024);
+    // Features of another size are not told apart.
+    if (std::is_same<typename Context::template feature<T>, T>::value)
+      state.counters["bytes"] =
+          counter(static_cast<double>(what.read + what.written) * sizeof(T), rate, counter::kIs1024);
     state.counters["workspace"] =
         counter(static_cast<double>(subject.workspace_bytes()), counter::kDefaults, counter::kIs1024);
     if (answer != lgm::status::success) {
@@ -270,7 +276,7 @@ inline lgm::shape shape_of(const extent& e, const variant& v) {
 
 template <template <class, class> class Subject, class T, class... Contexts>
 void add_to(kinds<Contexts...>, const std::string& prefix, const lgm::shape& s, bool all_threads_only) {
-  const auto add = [&](const auto& list) {
+  [[maybe_unused]] const auto add = [&](const auto& list) {
     for (const auto& c : list)
       if (!all_threads_only || c.threads() == list.back().threads())
         add_one<Subject, std::decay_t<decltype(c)>, T>(prefix, c, s);
@@ -288,6 +294,15 @@ bool add(const std::string& name, std::initializer_list<variant> variants,
         add_to<Subject, float>(contexts(), name + '/' + v.name, shape_of(e, v), false);
         add_to<Subject, double>(contexts(), name + '/' + v.name, shape_of(e, v), false);
       }
+  return true;
+}
+
+// At every shape, float, in the contexts of reduced precision. Not diagonal: no products, and so no difference.
+template <template <class, class> class Subject>
+bool add_reduced(const std::string& name, std::initializer_list<variant> variants) {
+  for (const extent& e : shapes)
+    for (const variant& v : variants)
+      add_to<Subject, float>(reduced_contexts(), name + '/' + v.name, shape_of(e, v), false);
   return true;
 }
 
