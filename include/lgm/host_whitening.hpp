@@ -42,7 +42,7 @@ struct whiten_pieces {
   whiten_pieces(detail::arena& a, const host_context& ctx, const shape& s)
       : rows(detail::whiten_rows(s, ctx.tile_bytes / 2)),
         tile(a.take<T>(detail::bounded_product(rows, s.dims))),
-        device(ctx, threads(ctx), s.dims, a) {}
+        device(ctx, threads(ctx), rows, s.dims, a) {}
 };
 template <class T>
 std::size_t whiten_bytes(const host_context& ctx, const shape& s) {
@@ -59,7 +59,7 @@ struct whitening_pieces {
   detail::host_device<A, detail::host_threads> device;
 
   whitening_pieces(detail::arena& a, const host_context& ctx, const shape& s)
-      : buffers(a, s.dims), device(ctx, threads(ctx), s.dims, a) {}
+      : buffers(a, s.dims), device(ctx, threads(ctx), s.dims, s.dims, a) {}
 };
 
 }  // namespace host

@@ -19,16 +19,16 @@ namespace lgm::detail {
 template <class T, class Threads>
 class host_device {
  public:
-  // Products are up to [most, most], of as much. Carves the scratch of as many threads as half of the context's limit has
-  // room for, one at least.
-  host_device(const host_context& ctx, int threads, std::int64_t most, arena& a) {
+  // Products have up to `rows` rows, and `most` columns and inner dimensions. Carves the scratch of as many threads as half of
+  // the context's limit has room for, one at least.
+  host_device(const host_context& ctx, int threads, std::int64_t rows, std::int64_t most, arena& a) {
     plan_.parallel = ctx.parallel_for;
     plan_.gemm = ctx.gemm;
     plan_.threads = threads_for(ctx, threads, most);
     scratch_ = a.take<gemm_scratch<T>>(plan_.threads);
     for (int slot = 0; slot < plan_.threads; ++slot) {
       gemm_scratch<T> g;
-      g.carve(a, most, most, most);
+      g.carve(a, rows, most, most);
       if (scratch_ != nullptr) scratch_[slot] = g;
     }
   }
@@ -62,10 +62,11 @@ class host_device {
   status result() const { return status::success; }
 
  private:
+  // Whatever the rows, so that a workspace for many of them is enough for fewer.
   static int threads_for(const host_context& ctx, int threads, std::int64_t most) {
     arena one;
     gemm_scratch<T> g;
-    g.carve(one, most, most, most);
+    g.carve(one, gemm_scratch<T>::column_block, most, most);
     const auto room =
         static_cast<std::int64_t>(std::min(ctx.tile_bytes / 2 / one.bytes(), std::size_t(1) << 20));
     return static_cast<int>(std::clamp<std::int64_t>(room, 1, std::max(threads, 1)));
