@@ -21,6 +21,8 @@
 //   train(features, labels, iteration, feature_gradient)   loss of a batch; fills gradient() and
 //   feature_gradient constrain()                                            after a step of the optimiser
 //   evaluate(features, labels)                             loss of a batch as at inference
+//   classification_gradient(features, labels, out)         the same without likelihood; out: each sample's gradient of its own
+//                                                          loss, not divided by the samples; gradient() stays as it is
 //   confidence(features, out)                              per sample: how much it looks like the training
 //   data
 //   for_each_array(function)                               function(name, shape, begin) for each array in parameters()
@@ -49,6 +51,7 @@ class softmax_head {
   }
 
   vector<Scalar>& parameters() { return parameters_; }
+  const vector<Scalar>& parameters() const { return parameters_; }
   const vector<Scalar>& gradient() const { return gradient_; }
   void constrain() {}
 
@@ -75,6 +78,13 @@ class softmax_head {
 
   batch_loss evaluate(const const_matrix_view<Scalar>& features, const std::uint8_t* labels) {
     return loss_and_weights(features, labels);
+  }
+
+  batch_loss classification_gradient(const const_matrix_view<Scalar>& features, const std::uint8_t* labels,
+                                     matrix_view<Scalar> out) {
+    const batch_loss loss = loss_and_weights(features, labels);
+    out.noalias() = logits_.topRows(features.rows()) * weight();
+    return loss;
   }
 
   // The logarithm of the largest probability, exact even where that probability rounds to 1.
@@ -179,6 +189,7 @@ class lgm_head {
   }
 
   vector<float>& parameters() { return parameters_; }
+  const vector<float>& parameters() const { return parameters_; }
   const vector<float>& gradient() const { return gradient_; }
 
   template <class Function>
@@ -234,6 +245,19 @@ class lgm_head {
     check(lgm::forward(context_, shape_of(features), mixture(), options, features.data(), labels,
                        values.result(), workspace()));
     return values.loss();
+  }
+
+  batch_loss classification_gradient(const const_matrix_view<float>& features, const std::uint8_t* labels,
+                                     matrix_view<float> out) {
+    lgm::loss_options<float> options;  // no margin, no likelihood
+    options.reduction = lgm::reduction::sum;
+    lgm::gradients<float, float> gradients;
+    gradients.feature = out.data();
+    loss_values values;
+    check(lgm::forward_backward(context_, shape_of(features, out.outerStride()), mixture(), options,
+                                features.data(), labels, nullptr, values.result(), gradients, workspace()));
+    const double loss = static_cast<double>(values.classification) / static_cast<double>(features.rows());
+    return {loss, loss, 0, values.correct};
   }
 
   // The logarithm of the features' density under the mixture.

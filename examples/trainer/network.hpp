@@ -73,6 +73,7 @@ class network {
   }
 
   vector<Scalar>& parameters() { return parameters_; }
+  const vector<Scalar>& parameters() const { return parameters_; }
   const vector<Scalar>& gradient() const { return gradient_; }
 
   // Calls function(name, shape, begin) for each array in parameters(): "0.weight", its shape, its first element.
@@ -118,8 +119,7 @@ class network {
       if (!now.is_last) {
         const auto sum = now.sum.topRows(samples).array();
         gradient_[now.slope_at] = (gradient.array() * sum.min(Scalar(0))).sum();
-        const Scalar slope = parameters_[now.slope_at];
-        gradient = (sum > Scalar(0)).select(gradient, slope * gradient);
+        pass_activation(now, samples);
       }
       Eigen::Map<matrix> weight_gradient(gradient_.data() + now.weight_at, now.inputs, now.outputs);
       gradient_.segment(now.bias_at, now.outputs) = gradient.colwise().sum().transpose();
@@ -133,6 +133,23 @@ class network {
     }
   }
 
+  // Writes the gradient of the input of the last forward() [samples, inputs], given that of its features, and no
+  // parameter's.
+  void input_gradient(const const_matrix_view<Scalar>& feature_gradient, matrix_view<Scalar> out) {
+    const Eigen::Index samples = feature_gradient.rows();
+    layers_.back().gradient.topRows(samples) = feature_gradient;
+    for (std::size_t i = layers_.size(); i-- > 0;) {
+      layer& now = layers_[i];
+      if (!now.is_last) pass_activation(now, samples);
+      const auto gradient = now.gradient.topRows(samples);
+      if (i == 0) {
+        multiply(*team_, out, gradient, weight(now).transpose());
+      } else {
+        multiply(*team_, layers_[i - 1].gradient.topRows(samples), gradient, weight(now).transpose());
+      }
+    }
+  }
+
  private:
   struct layer {
     std::int64_t inputs = 0, outputs = 0;
@@ -141,6 +158,13 @@ class network {
                  slope_at = 0;     // weight [inputs, outputs], bias [outputs], slope [1]
     matrix sum, output, gradient;  // [max_samples, outputs]
   };
+
+  // Turns the gradient of a layer's output into that of its sum.
+  void pass_activation(layer& now, Eigen::Index samples) const {
+    auto gradient = now.gradient.topRows(samples);
+    const Scalar slope = parameters_[now.slope_at];
+    gradient = (now.sum.topRows(samples).array() > Scalar(0)).select(gradient, slope * gradient);
+  }
 
   Eigen::Map<const matrix> weight(const layer& of) const {
     return {parameters_.data() + of.weight_at, of.inputs, of.outputs};

@@ -47,9 +47,15 @@ class input_scaling {
     using bytes = Eigen::Map<const Eigen::Array<std::uint8_t, 1, Eigen::Dynamic>>;
     row = ((bytes(image, row.cols()).template cast<float>() - shift_) * scale_).matrix();
   }
+  // The same for pixels [samples, pixels] that need not be whole numbers.
+  template <class Rows>
+  void apply(const const_matrix_view<float>& pixels, Rows&& rows) const {
+    rows = ((pixels.array() - shift_) * scale_).matrix();
+  }
 
   float* shift() { return &shift_; }
   float* scale() { return &scale_; }
+  float scale() const { return scale_; }
 
  private:
   float shift_ = 0, scale_ = 1;
@@ -246,6 +252,32 @@ class model {
     return result;
   }
 
+  // The features of images [count, pixels] whose pixels need not be whole numbers: for those of bytes the same as
+  // above.
+  row_matrix<float> features_of(const const_matrix_view<float>& images) {
+    row_matrix<float> result(images.rows(), dims());
+    for_batches(images, [&](std::int64_t begin, std::int64_t samples) {
+      result.middleRows(begin, samples) = network_.forward(input_.topRows(samples));
+    });
+    return result;
+  }
+
+  // The classification loss at inference of such images, and in `out` [count, pixels] each image's gradient of its own
+  // loss by its pixels.
+  running_loss loss_gradient(const const_matrix_view<float>& images, const std::uint8_t* labels,
+                             matrix_view<float> out) {
+    running_loss result;
+    for_batches(images, [&](std::int64_t begin, std::int64_t samples) {
+      const auto features = network_.forward(input_.topRows(samples));
+      auto feature_gradient = feature_gradient_.topRows(samples);
+      result.add(head_.classification_gradient(features, labels + begin, feature_gradient), samples);
+      auto gradient = out.middleRows(begin, samples);
+      network_.input_gradient(feature_gradient, gradient);
+      gradient *= std::as_const(scaling_).scale();
+    });
+    return result;
+  }
+
   // The head's confidence in each of the images [count, pixels].
   std::vector<float> confidence(const std::vector<std::uint8_t>& images) {
     std::vector<float> result(images.size() / static_cast<std::size_t>(input_.cols()));
@@ -295,6 +327,14 @@ class model {
       for (std::int64_t i = 0; i < samples; ++i) {
         scaling_.apply(images.data() + (begin + i) * pixels, input_.row(i));
       }
+      function(begin, samples);
+    }
+  }
+  template <class Function>
+  void for_batches(const const_matrix_view<float>& images, Function function) {
+    for (std::int64_t begin = 0; begin < images.rows(); begin += inference_batch) {
+      const std::int64_t samples = std::min<std::int64_t>(inference_batch, images.rows() - begin);
+      scaling_.apply(images.middleRows(begin, samples), input_.topRows(samples));
       function(begin, samples);
     }
   }
