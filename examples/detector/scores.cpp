@@ -67,7 +67,7 @@ void whiten(feature_gaussians& gaussians, const trainer::const_matrix_view<float
       shape_of(rows.rows(), gaussians.by_class.mean.rows(), rows.cols(), lgm::covariance::identity);
   shape.feature_stride = rows.outerStride();
   shape.gradient_stride = whitened.outerStride();
-  require_bytes(memory, lgm::whitening_workspace_size<float>(context, shape));
+  require_bytes(memory, lgm::workspace_size<float>(context, shape));
   check(lgm::whiten(context, shape, pointers_of(gaussians), rows.data(), whitened.data(),
                     workspace_of(memory)));
 }
