@@ -83,13 +83,44 @@ std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::in
   const std::unique_ptr<row_reader> reader = open_rows(path);
   require_columns(*reader, 1, "labels");
   std::vector<std::int64_t> labels = reader->read_all_whole();
+  constexpr std::int64_t max_classes = 1 << 20;
   for (const std::int64_t label : labels) {
     if (label < 0) trainer::fail_file(path, fmt::format("label {} is negative", label));
+    if (classes == 0 && label >= max_classes) trainer::fail_file(path, fmt::format("label {} is too large", label));
     if (classes > 0 && label >= classes) {
       trainer::fail_file(path, fmt::format("label {}, but there are {} classes", label, classes));
     }
   }
   return labels;
+}
+
+feature_gaussians estimate_rows(deployed_model* model, row_reader& rows, const std::vector<std::int64_t>& labels,
+                                const std::filesystem::path& labels_path, std::int64_t classes, int threads) {
+  const auto count = static_cast<std::int64_t>(labels.size());
+  if (rows.rows() != count) {
+    trainer::fail_file(labels_path, fmt::format("{} labels for the {} rows of {}", count, rows.rows(),
+                                                rows.path().filename().string()));
+  }
+  gaussian_estimator estimator(classes, model != nullptr ? model->dims() : rows.columns(), threads);
+  const auto add = [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
+    estimator.add(features, labels.data() + begin);
+  };
+  if (model != nullptr) {
+    for_feature_batches(*model, rows, add);
+  } else {
+    trainer::row_matrix<float> batch(deployed_model::max_rows, rows.columns());
+    for (std::int64_t done = 0;;) {
+      const std::int64_t got = rows.read(batch.rows(), batch.data());
+      if (got == 0) break;
+      add(batch.topRows(got), done);
+      done += got;
+    }
+  }
+  try {
+    return estimator.finish();
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(rows.path().string() + ": " + error.what());
+  }
 }
 
 void require_columns(const row_reader& rows, std::int64_t expected, const std::string& of) {

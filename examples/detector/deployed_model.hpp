@@ -80,9 +80,14 @@ void for_feature_batches(deployed_model& model, row_reader& rows, const Function
 // Where a model that loads this file accepts a row; throws std::runtime_error if calibrate has not been there.
 acceptance read_acceptance(const trainer::model_file& file);
 
-// Labels, one a row, of a .npy file of whole numbers or an IDX file; each in [0, classes), or 0 or more where classes
-// is 0.
+// Labels, one a row, of a .npy file of whole numbers or an IDX file; each in [0, classes), or in [0, 2^20) where classes
+// is 0, so that a wrong file does not ask for all memory.
 std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::int64_t classes = 0);
+
+// The Gaussians of all rows of a reader, which are the model's, or features where model is null. labels_path is for
+// the message that there are not as many labels as rows.
+feature_gaussians estimate_rows(deployed_model* model, row_reader& rows, const std::vector<std::int64_t>& labels,
+                                const std::filesystem::path& labels_path, std::int64_t classes, int threads);
 
 // ---- implementation of the template ----
 

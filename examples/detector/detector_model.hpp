@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "idx.hpp"
-#include "metrics.hpp"
 #include "network.hpp"
-#include "options.hpp"
+#include "../trainer/options.hpp"
 #include "scores.hpp"
 #include "training.hpp"
 #include "workers.hpp"
