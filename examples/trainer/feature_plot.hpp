@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -94,14 +93,6 @@ inline feature_panel model_panel(const row_matrix<float>& features, const row_ma
 }
 
 namespace detail {
-
-// Ten colours that stay apart for colour-blind eyes (M. Petroff, "Accessible color sequences", 2021). More
-// classes begin again.
-inline std::uint32_t class_colour(std::int64_t k) {
-  constexpr std::uint32_t colours[] = {0x3f90da, 0xffa90e, 0xbd1f01, 0x94a4a2, 0x832db6,
-                                       0xa96b59, 0xe76300, 0xb9ac70, 0x717581, 0x92dadd};
-  return colours[static_cast<std::size_t>(k) % std::size(colours)];
-}
 
 // The boundary of the 2-sigma ellipse around a mean, closed.
 inline Eigen::MatrixX2d ellipse(const Eigen::RowVector2d& mean, const Eigen::Matrix2d& covariance) {

@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -18,6 +20,18 @@ inline void require_gnuplot() {
     throw std::runtime_error("gnuplot: not found; Debian and Ubuntu have it in the package gnuplot-nox");
   }
 }
+
+namespace detail {
+
+// Ten colours that stay apart for colour-blind eyes (M. Petroff, "Accessible color sequences", 2021). More
+// classes begin again.
+inline std::uint32_t class_colour(std::int64_t k) {
+  constexpr std::uint32_t colours[] = {0x3f90da, 0xffa90e, 0xbd1f01, 0x94a4a2, 0x832db6,
+                                       0xa96b59, 0xe76300, 0xb9ac70, 0x717581, 0x92dadd};
+  return colours[static_cast<std::size_t>(k) % std::size(colours)];
+}
+
+}  // namespace detail
 
 // A string as gnuplot's scripts write it: in single quotes, a quote within doubled.
 inline std::string quoted(const std::string& text) {

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+
+// The detector's readers of rows: .npy and IDX files.
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "detector/npy.hpp"
+#include "support/files.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using detector::open_rows;
+using lgm_test::contains;
+using lgm_test::temporary_directory;
+
+void write_plain(const fs::path& path, const std::string& content) {
+  std::ofstream file(path, std::ios::binary);
+  file.write(content.data(), static_cast<std::streamsize>(content.size()));
+  REQUIRE(file.good());
+}
+
+void write_gz(const fs::path& path, const std::string& content) {
+  const gzFile file = gzopen(path.c_str(), "wb");
+  REQUIRE(file != nullptr);
+  REQUIRE(gzwrite(file, content.data(), static_cast<unsigned>(content.size())) ==
+          static_cast<int>(content.size()));
+  REQUIRE(gzclose(file) == Z_OK);
+}
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+// A .npy file of a version with a header, and data.
+std::string npy_bytes(const std::string& header, const std::string& data, int version = 1) {
+  std::string out = "\x93NUMPY";
+  out += static_cast<char>(version);
+  out += '\0';
+  for (int shift = 0; shift < (version == 1 ? 16 : 32); shift += 8)
+    out += static_cast<char>(header.size() >> shift & 0xff);
+  return out + header + data;
+}
+
+std::string header_of(const std::string& descr, const std::string& shape,
+                      const std::string& order = "False") {
+  return "{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }      \n";
+}
+
+// The numbers' bytes, least significant first.
+template <class T>
+std::string data_of(const std::vector<T>& values) {
+  std::string out;
+  for (const T value : values) {
+    std::uint64_t bits = 0;
+    if (sizeof(T) == 4) {
+      std::uint32_t half = 0;
+      std::memcpy(&half, &value, 4);
+      bits = half;
+    } else {
+      std::memcpy(&bits, &value, sizeof(T));
+    }
+    for (std::size_t i = 0; i < sizeof(T); ++i) out += static_cast<char>(bits >> 8 * i & 0xff);
+  }
+  return out;
+}
+
+std::string idx_bytes(const std::vector<std::uint32_t>& sizes, const std::string& data) {
+  std::string out{'\0', '\0', '\x08', static_cast<char>(sizes.size())};
+  for (const std::uint32_t size : sizes) {
+    for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(size >> shift & 0xff);
+  }
+  return out + data;
+}
+
+// The error of opening a file and reading all of it, which must begin with the file's name.
+std::string error_of(const fs::path& path) {
+  const std::string error = lgm_test::error_of([&] { open_rows(path)->read_all(); });
+  CHECK_MESSAGE(error.find(path.string() + ": ") == 0, error);
+  return error;
+}
+
+template <class T>
+void check_dtype(const std::string& descr, const std::vector<T>& values) {
+  CAPTURE(descr);
+  const temporary_directory directory;
+  const std::vector<float> floats(values.begin(), values.end());
+  for (const int version : {1, 2, 3}) {
+    write_plain(directory / "a", npy_bytes(header_of(descr, "(2, 3)"), data_of(values), version));
+    detector::npy_reader reader(directory / "a");
+    CHECK(reader.shape() == std::vector<std::int64_t>{2, 3});
+    CHECK(reader.columns() == 3);
+    CHECK(reader.dtype() == descr.substr(1));
+    CHECK(reader.read_all() == floats);
+  }
+  if (std::numeric_limits<T>::is_integer) {
+    CHECK(detector::npy_reader(directory / "a").read_all_whole() ==
+          std::vector<std::int64_t>(values.begin(), values.end()));
+  } else {
+    CHECK(contains(lgm_test::error_of([&] { detector::npy_reader(directory / "a").read_all_whole(); }),
+                   "has floats where whole numbers are needed"));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("npy: every dtype in every version") {
+  check_dtype<float>("<f4", {1.5f, -2, 3e-40f, 0, 1e30f, -0.0f});
+  check_dtype<double>("<f8", {1.5, -2, 0.1, 0, 1e30, -5});
+  check_dtype<std::int32_t>("<i4", {1, -2, 2147483647, -2147483647, 0, 7});
+  check_dtype<std::int64_t>("<i8", {1, -2, std::int64_t{1} << 40, -(std::int64_t{1} << 62), 0, 7});
+  check_dtype<std::uint8_t>("|u1", {0, 255, 1, 2, 3, 128});
+}
+
+TEST_CASE("npy: batches of rows, plain, gzipped, and from a pipe") {
+  const temporary_directory directory;
+  // More values than one chunk of reading, not a multiple of the batch.
+  constexpr std::int64_t rows = 10007, columns = 12;
+  std::vector<float> values(rows * columns);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const std::string content = npy_bytes(header_of("<f4", "(10007, 3, 4)"), data_of(values));
+  write_plain(directory / "plain", content);
+  write_gz(directory / "gzipped", content);
+  REQUIRE(mkfifo((directory / "pipe").c_str(), 0600) == 0);
+  std::thread writer([&] { write_plain(directory / "pipe", content); });
+  for (const char* name : {"plain", "gzipped", "pipe"}) {
+    CAPTURE(name);
+    const std::unique_ptr<detector::row_reader> reader = open_rows(directory / name);
+    CHECK(reader->rows() == rows);
+    CHECK(reader->columns() == columns);
+    std::vector<float> batch(512 * columns), seen;
+    std::int64_t got = 0;
+    while ((got = reader->read(512, batch.data())) > 0) {
+      CHECK((got == 512 || static_cast<std::int64_t>(seen.size()) + got * columns == rows * columns));
+      seen.insert(seen.end(), batch.begin(), batch.begin() + got * columns);
+    }
+    CHECK(seen == values);
+    CHECK(reader->read(512, batch.data()) == 0);
+  }
+  writer.join();
+}
+
+TEST_CASE("npy: headers as others may write them") {
+  const temporary_directory directory;
+  const std::string data = data_of<float>({1, 2, 3});
+  for (const char* header : {"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }\n",
+                             "{'shape':(3,),'fortran_order':False,'descr':'<f4'}",
+                             "{\"descr\": \"<f4\", \"fortran_order\": False, \"shape\": (3L,)}  ",
+                             "{'descr': '<f4', 'fortran_order': False, 'shape': (3)}"}) {
+    CAPTURE(header);
+    write_plain(directory / "a", npy_bytes(header, data));
+    detector::npy_reader reader(directory / "a");
+    CHECK(reader.columns() == 1);
+    CHECK(reader.read_all() == std::vector<float>{1, 2, 3});
+  }
+}
+
+TEST_CASE("npy: what is wrong is said, each in its own words") {
+  const temporary_directory directory;
+  const fs::path path = directory / "a.npy";
+  const auto error_with = [&](const std::string& header, const std::string& data = "") {
+    write_plain(path, npy_bytes(header, data));
+    return error_of(path);
+  };
+  CHECK(contains(error_of(path), "No such file"));
+  CHECK(contains(error_of(directory.path()), "directory"));
+  CHECK(contains(error_with(header_of("<f4", "(3, 2)", "True")), "is in Fortran order"));
+  CHECK(contains(error_with(header_of(">f4", "(3, 2)")), "dtype '>f4' is big-endian"));
+  for (const char* descr :
+       {"<f2", "|b1", "<u4", "<c8", "|O", "<U3", "|i1", "f4", "<", "=f4", "|f4", "<f44"}) {
+    CAPTURE(descr);
+    CHECK(contains(error_with(header_of(descr, "(3, 2)")),
+                   "dtype '" + std::string(descr) + "' is not one of f4, f8, i4, i8 and u1"));
+  }
+  CHECK(contains(
+      error_with("{'descr': [('a', '<f4'), ('b', '<i4', (2,))], 'fortran_order': False, 'shape': (3,), }"),
+      "structured dtype"));
+  CHECK(contains(error_with(header_of("<f\n4", "(3, 2)")), "dtype '<f?4'"));
+  CHECK(contains(error_with(header_of("<f4", "()"), data_of<float>({1})), "single value"));
+  CHECK(contains(error_with(header_of("<f4", "(0, 2)")), "empty"));
+  CHECK(contains(error_with(header_of("<f4", "(2, 0)")), "empty"));
+  for (const char* header :
+       {"", "{", "{}", "[]", "{'descr': '<f4', 'fortran_order': False}", "{'descr': '<f4', 'shape': (3,)}",
+        "{'fortran_order': False, 'shape': (3,)}", "{'descr': '<f4', 'fortran_order': 0, 'shape': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': 1}",
+        "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3,)} x",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': [3]}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (3", "{'descr': '<f4",
+        "{'descr': [('a', '<f4'), 'fortran_order': False, 'shape': (3,)}",
+        "{'descr': '<f4' 'fortran_order': False, 'shape': (3,)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999999999,)}"}) {
+    CAPTURE(header);
+    CHECK(contains(error_with(header), "its header is not that of a .npy file"));
+  }
+
+  const std::string good = npy_bytes(header_of("<f4", "(3, 2)"), data_of<float>({1, 2, 3, 4, 5, 6}));
+  CHECK(contains(error_with(header_of("<f4", "(3, 2)"), data_of<float>({1, 2, 3, 4})),
+                 "truncated: 4 of 6 values"));
+  write_plain(path, good.substr(0, good.size() - 1));
+  CHECK(contains(error_of(path), "truncated: 5 of 6 values"));
+  write_plain(path, good + "x");
+  CHECK(contains(error_of(path), "trailing bytes after its 6 values"));
+  for (const std::size_t length : {0u, 3u, 5u, 7u, 9u, 30u}) {
+    CAPTURE(length);
+    write_plain(path, good.substr(0, length));
+    CHECK(contains(error_of(path), "truncated: the header is incomplete"));
+  }
+  std::string changed = good;
+  changed[4] = 'X';
+  write_plain(path, changed);
+  CHECK(contains(error_of(path), "wrong magic number: not a .npy file"));
+  changed = good;
+  changed[6] = 4;
+  write_plain(path, changed);
+  CHECK(contains(error_of(path), "version 4.0"));
+  write_plain(path, npy_bytes(std::string(2000000, ' '), "", 2));
+  CHECK(contains(error_of(path), "header is too long"));
+  write_plain(path, "PK\x03\x04 and so on");
+  CHECK(contains(error_of(path), "neither a .npy nor an IDX file"));
+  write_plain(path, idx_bytes({2}, "ab"));
+  CHECK(contains(lgm_test::error_of([&] { const detector::npy_reader reader(path); }), "not a .npy file"));
+}
+
+TEST_CASE("npy: a header that claims too much costs no memory") {
+  const temporary_directory directory;
+  const fs::path path = directory / "a.npy";
+  write_plain(path, npy_bytes(header_of("<f4", "(1000000000000, 10)"), data_of<float>({1, 2, 3})));
+  CHECK(contains(error_of(path), "truncated: 3 of 10000000000000 values"));
+  for (const char* shape : {"(999999999999999999, 999999999999999999)", "(1, 2147483649)",
+                            "(2, 65536, 65536)", "(72057594037927937, 1)"}) {
+    CAPTURE(shape);
+    write_plain(path, npy_bytes(header_of("<f4", shape), ""));
+    CHECK(contains(error_of(path), "its dimensions are too large"));
+  }
+}
+
+TEST_CASE("npy: broken gzip data") {
+  const temporary_directory directory;
+  const fs::path path = directory / "a.npy.gz";
+  write_gz(path, npy_bytes(header_of("<f4", "(1000,)"), data_of(std::vector<float>(1000, 1.5f))));
+  const std::string good = read_file(path);
+  write_plain(path, good.substr(0, good.size() - 5));
+  CHECK(contains(error_of(path), "truncated gzip data"));
+  std::string changed = good;
+  changed[changed.size() - 8] = static_cast<char>(changed[changed.size() - 8] ^ 1);  // the checksum
+  write_plain(path, changed);
+  CHECK(contains(error_of(path), "corrupt gzip data"));
+}
+
+TEST_CASE("npy and IDX: any byte changed or cut off is an error or an array, never more") {
+  const temporary_directory directory;
+  const fs::path path = directory / "a";
+  const std::string npy = npy_bytes(header_of("<f4", "(3, 2)"), data_of<float>({1, 2, 3, 4, 5, 6}));
+  for (const std::string& good : {npy, idx_bytes({3, 1, 2}, "abcdef")}) {
+    for (std::size_t at = 0; at < good.size(); ++at) {
+      for (const int flip : {0x01, 0x10, 0x80, 0xff}) {
+        std::string changed = good;
+        changed[at] = static_cast<char>(changed[at] ^ flip);
+        write_plain(path, changed);
+        try {
+          const std::unique_ptr<detector::row_reader> reader = open_rows(path);
+          const std::int64_t total = reader->rows() * reader->columns();
+          CHECK(static_cast<std::int64_t>(reader->read_all().size()) == total);
+        } catch (const std::runtime_error&) {
+        }
+      }
+      write_plain(path, good.substr(0, at));
+      CHECK_THROWS_AS(open_rows(path)->read_all(), std::runtime_error);
+    }
+  }
+}
+
+TEST_CASE("IDX: rows of images and labels") {
+  const temporary_directory directory;
+  const fs::path path = directory / "a";
+  const std::string images = idx_bytes({3, 1, 2}, std::string("\x00\x01\x7f\x80\xfe\xff", 6));
+  write_plain(path, images);
+  write_gz(directory / "gzipped", images);
+  for (const char* name : {"a", "gzipped"}) {
+    detector::idx_reader reader(directory / name);
+    CHECK(reader.shape() == std::vector<std::int64_t>{3, 1, 2});
+    CHECK(reader.dtype() == "u1");
+    std::vector<float> batch(4);
+    CHECK(reader.read(2, batch.data()) == 2);
+    CHECK(batch == std::vector<float>{0, 1, 127, 128});
+    CHECK(reader.read(2, batch.data()) == 1);
+    CHECK(batch == std::vector<float>{254, 255, 127, 128});
+    CHECK(reader.read(2, batch.data()) == 0);
+  }
+  write_plain(path, idx_bytes({4}, std::string("\x00\x09\x02\xff", 4)));
+  CHECK(open_rows(path)->columns() == 1);
+  CHECK(open_rows(path)->read_all_whole() == std::vector<std::int64_t>{0, 9, 2, 255});
+
+  write_plain(path, idx_bytes({4}, "abc"));
+  CHECK(contains(error_of(path), "truncated: 3 of 4 values"));
+  write_plain(path, idx_bytes({4}, "abcde"));
+  CHECK(contains(error_of(path), "trailing bytes"));
+  write_plain(path, idx_bytes({4, 0}, ""));
+  CHECK(contains(error_of(path), "empty"));
+  write_plain(path, idx_bytes({4, 5}, "").substr(0, 9));
+  CHECK(contains(error_of(path), "header is incomplete"));
+  for (const std::size_t at : {1u, 2u}) {
+    std::string changed = images;
+    changed[at] = 0x0d;
+    write_plain(path, changed);
+    CHECK(contains(error_of(path), "not an IDX file of unsigned bytes"));
+  }
+  write_plain(path, idx_bytes({}, ""));
+  CHECK(contains(error_of(path), "not an IDX file of unsigned bytes"));
+}
+
+TEST_CASE("npy: files that NumPy writes") {
+  const char* found = nullptr;
+  for (const char* python : {"python3", "/usr/bin/python3"}) {
+    const std::string probe = std::string(python) + " -c 'import numpy' 2>/dev/null";
+    if (found == nullptr && std::system(probe.c_str()) == 0) found = python;
+  }
+  if (found == nullptr) {
+    REQUIRE_MESSAGE(std::getenv("LGM_TEST_REQUIRES_NUMPY") == nullptr,
+                    "there is no python3 with NumPy (Debian: python3-numpy)");
+    MESSAGE("skipped: no python3 with NumPy (Debian: python3-numpy) to write files with");
+    return;
+  }
+  const temporary_directory directory;
+  const std::string command =
+      std::string(found) + " '" LGM_NPY_SCRIPT "' '" + directory.path().string() + "'";
+  REQUIRE(std::system(command.c_str()) == 0);
+
+  for (const char* dtype : {"f4", "f8", "i4", "i8", "u1"}) {
+    std::vector<std::int64_t> expected(15);
+    for (std::size_t i = 0; i < 15; ++i)
+      expected[i] = static_cast<std::int64_t>(i) - (dtype[0] == 'u' ? 0 : 7);
+    for (const char* version : {"1", "2", "3"}) {
+      const std::string ending = std::string("-") + dtype + "-" + version + ".npy";
+      CAPTURE(ending);
+      const std::unique_ptr<detector::row_reader> matrix = open_rows(directory / ("matrix" + ending));
+      CHECK(matrix->dtype() == dtype);
+      CHECK(matrix->shape() == std::vector<std::int64_t>{5, 3});
+      CHECK(matrix->read_all() == std::vector<float>(expected.begin(), expected.end()));
+      const std::unique_ptr<detector::row_reader> vector = open_rows(directory / ("vector" + ending));
+      CHECK(vector->shape() == std::vector<std::int64_t>{5});
+      CHECK(vector->read_all() == std::vector<float>(expected.begin(), expected.begin() + 5));
+      if (dtype[0] != 'f') CHECK(open_rows(directory / ("matrix" + ending))->read_all_whole() == expected);
+    }
+  }
+  for (const char* name : {"plain.npy", "plain.npy.gz"}) {
+    const std::unique_ptr<detector::row_reader> reader = open_rows(directory / name);
+    CHECK(reader->shape() == std::vector<std::int64_t>{4, 2, 3});
+    const std::vector<float> values = reader->read_all();
+    REQUIRE(values.size() == 24);
+    for (std::size_t i = 0; i < 24; ++i) CHECK(values[i] == static_cast<float>(i) / 8);
+  }
+  struct refusal {
+    const char *name, *words;
+  };
+  for (const refusal& each :
+       {refusal{"fortran", "Fortran order"}, refusal{"big", "dtype '>f4' is big-endian"},
+        refusal{"half", "dtype '<f2'"}, refusal{"bool", "dtype '|b1'"}, refusal{"text", "dtype '<U2'"},
+        refusal{"object", "dtype '|O'"}, refusal{"structured", "structured dtype"},
+        refusal{"scalar", "single value"}, refusal{"empty", "empty"}}) {
+    CAPTURE(each.name);
+    CHECK(contains(error_of(directory / (std::string(each.name) + ".npy")), each.words));
+  }
+}
