@@ -36,14 +36,6 @@ namespace {
 namespace fs = std::filesystem;
 using trainer::row_matrix;
 
-void make_directory(const fs::path& directory) {
-  std::error_code error;
-  fs::create_directories(directory, error);
-  if (error || !fs::is_directory(directory, error)) {
-    throw std::runtime_error(directory.string() + ": cannot be created as a directory");
-  }
-}
-
 // Everything a reader has, as one matrix.
 row_matrix<float> read_rows(row_reader& reader) {
   const std::vector<float> values = reader.read_all();
@@ -224,6 +216,14 @@ work work_of(const evaluate_options& chosen) {
 }
 
 }  // namespace
+
+void make_directory(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directories(directory, error);
+  if (error || !fs::is_directory(directory, error)) {
+    throw std::runtime_error(directory.string() + ": cannot be created as a directory");
+  }
+}
 
 trainer::data_set load_data(const std::string& directory, std::int64_t train_limit, std::int64_t test_limit) {
   trainer::data_set data = trainer::load_data_set(directory);
