@@ -47,21 +47,24 @@ void apply(const apply_options& chosen) {
     }
   }
   const std::unique_ptr<row_reader> rows = open_rows(chosen.input);
-  require_columns(*rows, model->inputs(), model->has_network() ? "the model's images" : "the model's features");
+  require_columns(*rows, model->inputs(),
+                  model->has_network() ? "the model's images" : "the model's features");
 
   fmt::memory_buffer text;
   fmt::format_to(std::back_inserter(text), "row\tclass\tposterior\t{}\tverdict\n", accepted.score);
-  for_feature_batches(*model, *rows, [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
-    const row_scores scores = model->scores()(features);
-    for (std::size_t i = 0; i < scores.predicted.size(); ++i) {
-      const double score = scores.columns[column][i];
-      fmt::format_to(std::back_inserter(text), "{}\t{}\t{:.6g}\t{:.9g}\t{}\n", begin + static_cast<std::int64_t>(i),
-                     scores.predicted[i], std::exp(scores.log_posterior[i]), score,
-                     accepted.accepts(score) ? "accept" : "reject");
-    }
-    write(text);
-    text.clear();
-  });
+  for_feature_batches(*model, *rows,
+                      [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
+                        const row_scores scores = model->scores()(features);
+                        for (std::size_t i = 0; i < scores.predicted.size(); ++i) {
+                          const double score = scores.columns[column][i];
+                          fmt::format_to(std::back_inserter(text), "{}\t{}\t{:.6g}\t{:.9g}\t{}\n",
+                                         begin + static_cast<std::int64_t>(i), scores.predicted[i],
+                                         std::exp(scores.log_posterior[i]), score,
+                                         accepted.accepts(score) ? "accept" : "reject");
+                        }
+                        write(text);
+                        text.clear();
+                      });
 }
 
 }  // namespace detector

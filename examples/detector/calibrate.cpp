@@ -99,7 +99,8 @@ void calibrate(const calibrate_options& chosen) {
   if (!chosen.train.empty() && (!model || needs_gaussians(asked))) {
     const training_files training = training_of(chosen);
     const std::vector<std::int64_t> labels = read_labels(training.labels, model ? model->classes() : 0);
-    const std::int64_t classes = model ? model->classes() : 1 + *std::max_element(labels.begin(), labels.end());
+    const std::int64_t classes =
+        model ? model->classes() : 1 + *std::max_element(labels.begin(), labels.end());
     const std::unique_ptr<row_reader> rows = open_rows(training.rows);
     feature_gaussians gaussians =
         estimate_rows(model ? &*model : nullptr, *rows, labels, training.labels, classes, chosen.threads);
@@ -141,12 +142,13 @@ void calibrate(const calibrate_options& chosen) {
   file.metadata["detector.held_out"] = fmt::format("{}", held_out.size());
   trainer::save_model(chosen.out, file);
 
-  fmt::print("{}: accepts {} >= {:.6g}, which rejects {} of {} held-out rows ({:.2f} %)\n", chosen.out.string(),
-             score, threshold, below, held_out.size(),
+  fmt::print("{}: accepts {} >= {:.6g}, which rejects {} of {} held-out rows ({:.2f} %)\n",
+             chosen.out.string(), score, threshold, below, held_out.size(),
              100 * static_cast<double>(below) / static_cast<double>(held_out.size()));
   if (chosen.fpr > 0 && chosen.fpr * static_cast<double>(held_out.size()) < 10) {
-    fmt::print("so few held-out rows say little about a share of {:g}: fewer than 10 of them are to fall below\n",
-               chosen.fpr);
+    fmt::print(
+        "so few held-out rows say little about a share of {:g}: fewer than 10 of them are to fall below\n",
+        chosen.fpr);
   }
   if (std::fflush(stdout) != 0) throw std::runtime_error("standard output: cannot be written");
 }

@@ -86,7 +86,8 @@ std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::in
   constexpr std::int64_t max_classes = 1 << 20;
   for (const std::int64_t label : labels) {
     if (label < 0) trainer::fail_file(path, fmt::format("label {} is negative", label));
-    if (classes == 0 && label >= max_classes) trainer::fail_file(path, fmt::format("label {} is too large", label));
+    if (classes == 0 && label >= max_classes)
+      trainer::fail_file(path, fmt::format("label {} is too large", label));
     if (classes > 0 && label >= classes) {
       trainer::fail_file(path, fmt::format("label {}, but there are {} classes", label, classes));
     }
@@ -94,7 +95,8 @@ std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::in
   return labels;
 }
 
-feature_gaussians estimate_rows(deployed_model* model, row_reader& rows, const std::vector<std::int64_t>& labels,
+feature_gaussians estimate_rows(deployed_model* model, row_reader& rows,
+                                const std::vector<std::int64_t>& labels,
                                 const std::filesystem::path& labels_path, std::int64_t classes, int threads) {
   const auto count = static_cast<std::int64_t>(labels.size());
   if (rows.rows() != count) {

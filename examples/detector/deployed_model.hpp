@@ -86,7 +86,8 @@ std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::in
 
 // The Gaussians of all rows of a reader, which are the model's, or features where model is null. labels_path is for
 // the message that there are not as many labels as rows.
-feature_gaussians estimate_rows(deployed_model* model, row_reader& rows, const std::vector<std::int64_t>& labels,
+feature_gaussians estimate_rows(deployed_model* model, row_reader& rows,
+                                const std::vector<std::int64_t>& labels,
                                 const std::filesystem::path& labels_path, std::int64_t classes, int threads);
 
 // ---- implementation of the template ----

@@ -149,8 +149,8 @@ std::unique_ptr<trained_model> restored(const surroundings& around, trainer::mod
   }
   const std::string& mark = text_of(file, "data");
   if (mark != around.mark) {
-    throw std::runtime_error(fmt::format("--data or --train-limit: '{}' now, {} when it was trained", around.mark,
-                                         trainer::printable(mark)));
+    throw std::runtime_error(fmt::format("--data or --train-limit: '{}' now, {} when it was trained",
+                                         around.mark, trainer::printable(mark)));
   }
   // What calibrate adds is not the trainer's.
   for (auto each = file.tensors.begin(); each != file.tensors.end();) {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "../trainer/options.hpp"
 #include "idx.hpp"
 #include "network.hpp"
-#include "../trainer/options.hpp"
 #include "scores.hpp"
 #include "training.hpp"
 #include "workers.hpp"

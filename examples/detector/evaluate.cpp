@@ -78,7 +78,8 @@ struct scored_model {
   std::vector<std::string> set_names;
 };
 
-const std::vector<double>* column_of(const scored_model& model, const row_scores& of, const std::string& score) {
+const std::vector<double>* column_of(const scored_model& model, const row_scores& of,
+                                     const std::string& score) {
   const auto found = std::find(model.scores.begin(), model.scores.end(), score);
   return found == model.scores.end() ? nullptr
                                      : &of.columns[static_cast<std::size_t>(found - model.scores.begin())];
@@ -87,8 +88,8 @@ const std::vector<double>* column_of(const scored_model& model, const row_scores
 // shown: which sets, by their index. Scores: those of each head that the table leaves in the running.
 void draw_pictures(const fs::path& out, const std::vector<scored_model>& models,
                    const std::vector<std::size_t>& shown) {
-  const std::vector<std::string> drawn_scores{"msp",         "energy", "log_mixture", "mahalanobis_nearest",
-                                              "mahalanobis", "gaussian_density"};
+  const std::vector<std::string> drawn_scores{
+      "msp", "energy", "log_mixture", "mahalanobis_nearest", "mahalanobis", "gaussian_density"};
   std::vector<roc_panel> curves;
   for (const std::size_t set : shown) {
     roc_panel panel;
@@ -98,7 +99,8 @@ void draw_pictures(const fs::path& out, const std::vector<scored_model>& models,
         const std::vector<double>* inside = column_of(model, model.sets.inside, score);
         if (inside == nullptr) continue;
         const std::string prefix = models.size() > 1 ? model.name + " " : "";
-        panel.lines.push_back({prefix + score, roc(*inside, *column_of(model, model.sets.outside[set], score))});
+        panel.lines.push_back(
+            {prefix + score, roc(*inside, *column_of(model, model.sets.outside[set], score))});
       }
     }
     curves.push_back(std::move(panel));
@@ -125,7 +127,8 @@ void draw_pictures(const fs::path& out, const std::vector<scored_model>& models,
   draw_histograms(out, histograms);
 }
 
-void write_results(const fs::path& out, nlohmann::ordered_json options, const std::vector<model_result>& models) {
+void write_results(const fs::path& out, nlohmann::ordered_json options,
+                   const std::vector<model_result>& models) {
   nlohmann::ordered_json json;
   json["options"] = std::move(options);
   json["models"] = results_json(models);
@@ -143,7 +146,8 @@ void say_written(const fs::path& out) {
 std::vector<attack> attacks_of(const attack_options& options) {
   std::vector<attack> result;
   if (options.fgsm) {
-    for (const double epsilon : options.epsilons) result.push_back({fmt::format("fgsm-{:g}", epsilon), 0, epsilon, 0});
+    for (const double epsilon : options.epsilons)
+      result.push_back({fmt::format("fgsm-{:g}", epsilon), 0, epsilon, 0});
   }
   if (options.pgd) {
     for (const double epsilon : options.epsilons) {
@@ -170,7 +174,8 @@ work work_of(const evaluate_options& chosen) {
         const fs::path path = model_path(chosen.training.save, kind, result.seeds.back());
         std::error_code ignored;
         if (!chosen.training.save.empty() && fs::exists(path, ignored)) {
-          throw std::runtime_error(path.string() + ": exists; --models " + chosen.training.save + " loads it");
+          throw std::runtime_error(path.string() + ": exists; --models " + chosen.training.save +
+                                   " loads it");
         }
       }
     }
@@ -179,7 +184,8 @@ work work_of(const evaluate_options& chosen) {
 
   std::error_code error;
   std::set<std::string> files;
-  for (const auto& each : fs::directory_iterator(chosen.models, error)) files.insert(each.path().filename().string());
+  for (const auto& each : fs::directory_iterator(chosen.models, error))
+    files.insert(each.path().filename().string());
   if (error) throw std::runtime_error(chosen.models + ": " + error.message());
   std::set<std::uint64_t> seeds;
   std::vector<head_kind> found;
@@ -199,7 +205,8 @@ work work_of(const evaluate_options& chosen) {
     if (any) found.push_back(kind);
   }
   if (found.empty()) {
-    throw std::runtime_error(chosen.models + ": has no file HEAD-seed-SEED.safetensors of a head that is asked for");
+    throw std::runtime_error(chosen.models +
+                             ": has no file HEAD-seed-SEED.safetensors of a head that is asked for");
   }
   result.kinds = found;
   result.seeds.assign(seeds.begin(), seeds.end());

@@ -48,7 +48,8 @@ void add_data(CLI::App& app, trainer::options& chosen) {
 }
 
 void add_lgm(CLI::App& app, trainer::options& chosen, training_texts& texts) {
-  app.add_option("--head", texts.head, "Which heads to measure")->check(CLI::IsMember({"softmax", "lgm", "both"}));
+  app.add_option("--head", texts.head, "Which heads to measure")
+      ->check(CLI::IsMember({"softmax", "lgm", "both"}));
   app.add_option("--lr-epochs", texts.lr_epochs,
                  "Epochs that the rate's cycle takes; then it stays low [default: --epochs]")
       ->check(CLI::Range(1, 1000000));
@@ -103,8 +104,7 @@ std::vector<named_file> named_files(const std::vector<std::string>& texts, std::
     require(equals != std::string::npos && equals > 0 && equals + 1 < text.size(),
             "--outside: '" + text + "' is not NAME=FILE");
     const std::string name = text.substr(0, equals);
-    const std::string allowed =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    const std::string allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
     require(name.find_first_not_of(allowed) == std::string::npos && name.size() <= 20,
             "--outside: the name '" + name + "' may have letters, digits, - _ . and 20 of them");
     require(name.compare(0, 5, "fgsm-") != 0 && name.compare(0, 4, "pgd-") != 0,
@@ -115,13 +115,15 @@ std::vector<named_file> named_files(const std::vector<std::string>& texts, std::
   return result;
 }
 
-const char* const outside_help = "NAME=FILE: more images of no class, an IDX file of the same size; may be repeated";
+const char* const outside_help =
+    "NAME=FILE: more images of no class, an IDX file of the same size; may be repeated";
 
 }  // namespace
 
 std::optional<command> parse_command(int argc, const char* const* argv) {
   CLI::App app{
-      "Tells inputs that a classifier knows from those that it does not: measures scores of softmax and L-GM\n"
+      "Tells inputs that a classifier knows from those that it does not: measures scores of softmax and "
+      "L-GM\n"
       "models, finds a threshold, applies it.",
       "detector"};
   app.set_help_flag("-h,--help", "Print this help");
@@ -139,20 +141,22 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
   training_texts evaluate_texts{"both", "identity", "gradient", "", {}};
   std::vector<std::string> evaluate_outside;
   std::string attacks = "both";
-  CLI::App* const evaluate_app =
-      app.add_subcommand("evaluate", "Train (or load) both models and measure every score on every outside set");
+  CLI::App* const evaluate_app = app.add_subcommand(
+      "evaluate", "Train (or load) both models and measure every score on every outside set");
   add_data(*evaluate_app, evaluate.training);
   evaluate_app->add_option("--repeat", evaluate.training.repeat, "So many seeds, from --seed on")
       ->check(CLI::Range(1, 1000));
   add_lgm(*evaluate_app, evaluate.training, evaluate_texts);
   evaluate_app->add_option("--save", evaluate.training.save,
                            "Save the models in this directory, as the trainer does");
-  evaluate_app->add_option("--models", evaluate.models,
-                           "Load the models that this directory has from --save, the trainer's or this one's, "
-                           "instead of training");
+  evaluate_app->add_option(
+      "--models", evaluate.models,
+      "Load the models that this directory has from --save, the trainer's or this one's, "
+      "instead of training");
   evaluate_app->add_option("--test-limit", evaluate.test_limit, "Use only the first N test images; 0: all")
       ->check(at_least(0));
-  evaluate_app->add_option("--blur", evaluate.blur, "Deviation of the blur, in pixels")->check(CLI::Range(0.1, 100.0));
+  evaluate_app->add_option("--blur", evaluate.blur, "Deviation of the blur, in pixels")
+      ->check(CLI::Range(0.1, 100.0));
   evaluate_app->add_option("--outside", evaluate_outside, outside_help)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
@@ -164,18 +168,24 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       ->delimiter(',')
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->check(CLI::Range(0.001, 255.0));
-  evaluate_app->add_option("--pgd-steps", evaluate.attacks.pgd_steps, "Steps of PGD")->check(CLI::Range(1, 10000));
+  evaluate_app->add_option("--pgd-steps", evaluate.attacks.pgd_steps, "Steps of PGD")
+      ->check(CLI::Range(1, 10000));
 
   features_options features;
   std::vector<std::string> features_outside;
   CLI::App* const features_app = app.add_subcommand(
       "features", "The same measures from features of any framework, in .npy files [samples, dims]");
-  features_app->add_option("--train", features.train, "Training features, which the Gaussians are estimated from")
+  features_app
+      ->add_option("--train", features.train, "Training features, which the Gaussians are estimated from")
       ->required();
   features_app->add_option("--train-labels", features.train_labels, "Their labels, 0 and up")->required();
-  features_app->add_option("--test", features.test, "Features of test samples of the same classes")->required();
-  features_app->add_option("--test-labels", features.test_labels, "Their labels: for accuracy and calibration");
-  features_app->add_option("--outside", features_outside, "NAME=FILE: features of samples of no class; may be repeated")
+  features_app->add_option("--test", features.test, "Features of test samples of the same classes")
+      ->required();
+  features_app->add_option("--test-labels", features.test_labels,
+                           "Their labels: for accuracy and calibration");
+  features_app
+      ->add_option("--outside", features_outside,
+                   "NAME=FILE: features of samples of no class; may be repeated")
       ->required()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
@@ -184,16 +194,19 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
 
   calibrate_options calibrate;
   CLI::App* const calibrate_app = app.add_subcommand(
-      "calibrate", "Find the threshold that rejects a given share of held-out data, and store it with the model");
+      "calibrate",
+      "Find the threshold that rejects a given share of held-out data, and store it with the model");
   calibrate_app->add_option("--model", calibrate.model,
                             "A model that the trainer or evaluate saved; without one, rows are features, and "
                             "Gaussians of --train are the model");
-  calibrate_app->add_option("--data", calibrate.data,
-                            "Held-out data: a .npy or IDX file, or a directory, of which the test images are taken")
+  calibrate_app
+      ->add_option("--data", calibrate.data,
+                   "Held-out data: a .npy or IDX file, or a directory, of which the test images are taken")
       ->required();
-  calibrate_app->add_option("--train", calibrate.train,
-                            "Training data, for mahalanobis and gaussian_density: as --data; of a directory the "
-                            "training images");
+  calibrate_app->add_option(
+      "--train", calibrate.train,
+      "Training data, for mahalanobis and gaussian_density: as --data; of a directory the "
+      "training images");
   calibrate_app->add_option("--train-labels", calibrate.train_labels, "Its labels, unless it is a directory");
   calibrate_app
       ->add_option("--score", calibrate.score,
@@ -201,7 +214,8 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       ->check(CLI::IsMember(all_score_names()));
   calibrate_app->add_option("--fpr", calibrate.fpr, "Share of the held-out data that may be rejected")
       ->check(CLI::Range(0.0, 1.0));
-  calibrate_app->add_option("--out", calibrate.out, "File to write the model to, with its threshold")->required();
+  calibrate_app->add_option("--out", calibrate.out, "File to write the model to, with its threshold")
+      ->required();
   add_threads(*calibrate_app, calibrate.threads);
 
   apply_options apply;
@@ -217,13 +231,16 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
   training_texts sweep_texts{"both", "identity", "gradient", "", {}};
   std::vector<std::string> sweep_outside;
   CLI::App* const sweep_app = app.add_subcommand(
-      "sweep", "Train L-GM with other lambdas, alphas, dims and variances, one changed at a time, and draw how well "
-               "it detects");
+      "sweep",
+      "Train L-GM with other lambdas, alphas, dims and variances, one changed at a time, and draw how well "
+      "it detects");
   add_data(*sweep_app, sweep.training);
-  sweep_app->add_option("--repeat", sweep.training.repeat, "So many seeds, from --seed on")->check(CLI::Range(1, 1000));
+  sweep_app->add_option("--repeat", sweep.training.repeat, "So many seeds, from --seed on")
+      ->check(CLI::Range(1, 1000));
   sweep_app->add_option("--test-limit", sweep.test_limit, "Use only the first N test images; 0: all")
       ->check(at_least(0));
-  sweep_app->add_option("--blur", sweep.blur, "Deviation of the blur, in pixels")->check(CLI::Range(0.1, 100.0));
+  sweep_app->add_option("--blur", sweep.blur, "Deviation of the blur, in pixels")
+      ->check(CLI::Range(0.1, 100.0));
   sweep_app->add_option("--outside", sweep_outside, outside_help)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
@@ -240,7 +257,8 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
 
   if (evaluate_app->parsed()) {
     finish_training(evaluate.training, evaluate_texts);
-    require(evaluate.models.empty() || evaluate.training.save.empty(), "--save: there is nothing to save with --models");
+    require(evaluate.models.empty() || evaluate.training.save.empty(),
+            "--save: there is nothing to save with --models");
     evaluate.outside = named_files(evaluate_outside, made_sets);
     evaluate.attacks.fgsm = attacks == "fgsm" || attacks == "both";
     evaluate.attacks.pgd = attacks == "pgd" || attacks == "both";
@@ -253,7 +271,8 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
     return features;
   }
   if (calibrate_app->parsed()) {
-    require(!calibrate.model.empty() || !calibrate.train.empty(), "calibrate: needs --model, --train or both");
+    require(!calibrate.model.empty() || !calibrate.train.empty(),
+            "calibrate: needs --model, --train or both");
     require(calibrate.train_labels.empty() || !calibrate.train.empty(), "--train-labels: needs --train");
     return calibrate;
   }

@@ -43,10 +43,11 @@ struct features_options {
 };
 
 struct calibrate_options {
-  std::filesystem::path model;                // empty: rows are features
-  std::filesystem::path data;                 // held-out
-  std::filesystem::path train, train_labels;  // for scores that need Gaussians of the training features; may be empty
-  std::string score;                          // empty: the head's own
+  std::filesystem::path model;  // empty: rows are features
+  std::filesystem::path data;   // held-out
+  std::filesystem::path train,
+      train_labels;   // for scores that need Gaussians of the training features; may be empty
+  std::string score;  // empty: the head's own
   double fpr = 0.05;
   std::filesystem::path out;
   int threads = 0;

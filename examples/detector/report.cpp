@@ -73,9 +73,7 @@ std::optional<best_score> best_of(const std::vector<model_result>& models, std::
   return best;
 }
 
-std::string rule(std::size_t columns) {
-  return std::string(name_width + columns * cell_width, '-') + "\n";
-}
+std::string rule(std::size_t columns) { return std::string(name_width + columns * cell_width, '-') + "\n"; }
 
 // One table of one measure.
 std::string measure_table(const std::vector<model_result>& models, const std::vector<std::size_t>& sets,
@@ -128,11 +126,12 @@ std::string comparison_text(const std::vector<model_result>& models) {
     const spread difference = spread_of(values);
     const char* verdict = "";
     if (difference.mean < 0) verdict = "loses";
-    if (seeds > 1 && std::abs(difference.mean) < 2 * difference.standard_error) verdict = "no clear difference";
+    if (seeds > 1 && std::abs(difference.mean) < 2 * difference.standard_error)
+      verdict = "no clear difference";
     std::string number = fmt::format("{:+.1f}", 100 * difference.mean);
     if (seeds > 1) number += fmt::format(" +-{:.1f}", 100 * difference.standard_error);
-    text += fmt::format("  {:<{}}{:>{}}  {:<18} {}\n", lgm->seeds.front().sets[set].name, name_width - 2, number,
-                        cell_width - 1, softmax->scores[best->score], verdict);
+    text += fmt::format("  {:<{}}{:>{}}  {:<18} {}\n", lgm->seeds.front().sets[set].name, name_width - 2,
+                        number, cell_width - 1, softmax->scores[best->score], verdict);
   }
   return text;
 }
@@ -150,14 +149,17 @@ std::string accuracy_text(const std::vector<model_result>& models, const std::ve
   }
   text += "ECE: expected calibration error of the posterior, 15 bins.\n";
   if (attacks.empty()) return text;
-  text += "Attacks know the model they attack, so each model has adversarial images of its own; those that it still\n"
-          "classifies correctly count as outside all the same.\n";
+  text +=
+      "Attacks know the model they attack, so each model has adversarial images of its own; those that it "
+      "still\n"
+      "classifies correctly count as outside all the same.\n";
   for (const model_result& model : models) {
-    const spread stuck = over_seeds(
-        model.seeds, [](const seed_result& r) { return static_cast<double>(r.without_gradient); });
+    const spread stuck =
+        over_seeds(model.seeds, [](const seed_result& r) { return static_cast<double>(r.without_gradient); });
     if (stuck.mean == 0) continue;
     text += fmt::format(
-        "{}: on average {:.0f} test images have a loss whose gradient is zero in float; no attack moves these.\n",
+        "{}: on average {:.0f} test images have a loss whose gradient is zero in float; no attack moves "
+        "these.\n",
         model.name, stuck.mean);
   }
   return text;
@@ -192,12 +194,14 @@ std::string table_text(const std::vector<model_result>& models) {
                 : "* the best of its column";
 
   std::string text;
-  for (const auto& [columns, what] : {std::pair(&foreign, "images of no class"), std::pair(&attacks, "adversarial images")}) {
+  for (const auto& [columns, what] :
+       {std::pair(&foreign, "images of no class"), std::pair(&attacks, "adversarial images")}) {
     const std::string against = models.front().key == "features" ? "the outside sets" : what;
     text += measure_table(models, *columns, fmt::format("AUROC against {}, % ({})", against, note),
                           &detection::auroc, true);
   }
-  for (const auto& [columns, what] : {std::pair(&foreign, "images of no class"), std::pair(&attacks, "adversarial images")}) {
+  for (const auto& [columns, what] :
+       {std::pair(&foreign, "images of no class"), std::pair(&attacks, "adversarial images")}) {
     const std::string against = models.front().key == "features" ? "the outside sets" : what;
     text += measure_table(models, *columns,
                           fmt::format("share of {} that pass where 95 % of the test set do, %", against),

@@ -161,10 +161,11 @@ feature_gaussians gaussian_estimator::finish() {
   lgm::whitening_options<float> common;
   common.shrinkage = static_cast<float>(shrinkage);
   require_bytes(memory_, lgm::whitening_workspace_size<double>(context, shape));
-  const lgm::status status = lgm::estimate_whitening(context, shape, moments, common, pointers_of(result),
-                                                     workspace_of(memory_));
+  const lgm::status status =
+      lgm::estimate_whitening(context, shape, moments, common, pointers_of(result), workspace_of(memory_));
   if (status == lgm::status::not_positive_definite) {
-    throw std::runtime_error("the training features have no covariance: they are all the same, or not finite");
+    throw std::runtime_error(
+        "the training features have no covariance: they are all the same, or not finite");
   }
   check(status);
   result.whitened_mean.resize(classes_, dims_);
@@ -184,9 +185,15 @@ void row_scores::append(const row_scores& more) {
 }
 
 const std::vector<std::string>& all_score_names() {
-  static const std::vector<std::string> names{
-      "msp",         "energy",           "log_density", "log_mixture", "mahalanobis_predicted", "mahalanobis_nearest",
-      "posterior",   "mahalanobis",      "gaussian_density"};
+  static const std::vector<std::string> names{"msp",
+                                              "energy",
+                                              "log_density",
+                                              "log_mixture",
+                                              "mahalanobis_predicted",
+                                              "mahalanobis_nearest",
+                                              "posterior",
+                                              "mahalanobis",
+                                              "gaussian_density"};
   return names;
 }
 
@@ -206,8 +213,8 @@ scorer::scorer(head the_head, std::optional<feature_gaussians> gaussians, int th
   names_.emplace_back("mahalanobis");
   if (is_linear) names_.emplace_back("gaussian_density");
   if (gaussians_->by_class.mean.cols() != dims_) {
-    throw std::runtime_error(fmt::format("estimates of {} features for a head of {}",
-                                         gaussians_->by_class.mean.cols(), dims_));
+    throw std::runtime_error(
+        fmt::format("estimates of {} features for a head of {}", gaussians_->by_class.mean.cols(), dims_));
   }
 }
 
@@ -228,7 +235,8 @@ row_scores scorer::operator()(const trainer::const_matrix_view<float>& features)
   result.columns.assign(names_.size(), std::vector<double>(count));
   logits_.resize(score_batch, classes_);
   for (std::int64_t begin = 0; begin < features.rows(); begin += score_batch) {
-    const auto batch = features.middleRows(begin, std::min<std::int64_t>(score_batch, features.rows() - begin));
+    const auto batch =
+        features.middleRows(begin, std::min<std::int64_t>(score_batch, features.rows() - begin));
     if (const auto* const linear = std::get_if<linear_head>(&head_)) {
       score_linear(*linear, batch, begin, result);
     } else {

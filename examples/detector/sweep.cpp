@@ -96,12 +96,13 @@ class measurer {
       : around_(&around), sets_(&sets), repeat_(repeat) {}
 
   const model_result& operator()(head_kind kind, const trainer::options& training) {
-    const std::string key = fmt::format(
-        "{} {} {}", key_of(kind), training.dims,
-        kind == head_kind::softmax
-            ? std::string()
-            : fmt::format("{} {} {} {} {}", training.lambda, training.alpha_text, to_string(training.covariance),
-                          to_string(training.update_mean), to_string(training.update_variance)));
+    const std::string key =
+        fmt::format("{} {} {}", key_of(kind), training.dims,
+                    kind == head_kind::softmax
+                        ? std::string()
+                        : fmt::format("{} {} {} {} {}", training.lambda, training.alpha_text,
+                                      to_string(training.covariance), to_string(training.update_mean),
+                                      to_string(training.update_variance)));
     const auto found = done_.find(key);
     if (found != done_.end()) return found->second;
 
@@ -188,9 +189,10 @@ void sweep(const sweep_options& chosen) {
   std::vector<sweep_panel> panels;
   std::string table = fmt::format("\n{:<40}{:>12}", "mean AUROC over the sets, %", "accuracy");
   for (const std::string& score : shown) table += fmt::format("{:>20}", score);
-  table += fmt::format("\n{}\n{:<40}{:>12.2f}  {} {:.1f}, msp {:.1f}\n",
-                       std::string(52 + 20 * shown.size(), '-'), "softmax", 100 * softmax.accuracy().mean, baseline,
-                       100 * mean_auroc(softmax, baseline).mean, 100 * mean_auroc(softmax, "msp").mean);
+  table +=
+      fmt::format("\n{}\n{:<40}{:>12.2f}  {} {:.1f}, msp {:.1f}\n", std::string(52 + 20 * shown.size(), '-'),
+                  "softmax", 100 * softmax.accuracy().mean, baseline,
+                  100 * mean_auroc(softmax, baseline).mean, 100 * mean_auroc(softmax, "msp").mean);
 
   for (const line_of_settings& along : grid_of(base)) {
     sweep_panel panel;
@@ -206,7 +208,8 @@ void sweep(const sweep_options& chosen) {
       for (std::size_t s = 0; s < shown.size(); ++s) {
         const trainer::spread value = mean_auroc(model, shown[s]);
         add(panel.lines[s], value);
-        table += fmt::format("{:>20}", fmt::format("{:.1f} +-{:.1f}", 100 * value.mean, 100 * value.deviation));
+        table +=
+            fmt::format("{:>20}", fmt::format("{:.1f} +-{:.1f}", 100 * value.mean, 100 * value.deviation));
       }
       table += "\n";
       if (along.key == "dims") {
