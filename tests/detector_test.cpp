@@ -143,7 +143,7 @@ TEST_CASE("scores of a softmax head") {
   constexpr std::int64_t count = 1100, classes = 7, dims = 5;
   detector::linear_head head{random_matrix(classes, dims, 2, 1), random_vector(classes, 1, 2)};
   row_matrix<float> features = random_matrix(count, dims, 2, 3);
-  features.row(3) *= 40;  // a probability that rounds to 1
+  features.topRows(100) *= 6;  // probabilities that round to 1
   detector::scorer scores(head, std::nullopt, 1);
   REQUIRE(scores.names() == std::vector<std::string>{"msp", "energy"});
   const detector::row_scores got = scores(features);
@@ -248,7 +248,7 @@ TEST_CASE("scores of Gaussians estimated from training features") {
     std::vector<double> joint;
     for (std::int64_t k = 0; k < 3; ++k) {
       const Eigen::RowVectorXd off = features.row(i).cast<double>() - plain.mean.row(k);
-      nearest = std::min(nearest, off * factor.solve(off.transpose()));
+      nearest = std::min(nearest, off.dot(factor.solve(off.transpose())));
       joint.push_back(log_normal(off, plain.variance.row(k)) +
                       std::log(plain.share[static_cast<std::size_t>(k)]));
     }

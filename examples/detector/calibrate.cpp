@@ -30,7 +30,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_directory(const fs::path& path) {
+bool names_directory(const fs::path& path) {
   std::error_code ignored;
   return fs::is_directory(path, ignored);
 }
@@ -41,7 +41,7 @@ struct training_files {
 };
 
 training_files training_of(const calibrate_options& chosen) {
-  if (!is_directory(chosen.train)) {
+  if (!names_directory(chosen.train)) {
     if (chosen.train_labels.empty()) {
       trainer::fail_file(chosen.train, "a file of training data needs --train-labels");
     }
@@ -120,8 +120,9 @@ void calibrate(const calibrate_options& chosen) {
     throw std::runtime_error("--score " + score + ": needs --train, whose features it is estimated from");
   }
   const std::size_t column = scores.index_of(score);
-  const fs::path data =
-      is_directory(chosen.data) ? trainer::find_idx(chosen.data, "t10k-images", "idx3-ubyte") : chosen.data;
+  const fs::path data = names_directory(chosen.data)
+                            ? trainer::find_idx(chosen.data, "t10k-images", "idx3-ubyte")
+                            : chosen.data;
   std::vector<double> held_out;
   const std::unique_ptr<row_reader> rows = open_rows(data);
   for_feature_batches(*model, *rows, [&](const trainer::const_matrix_view<float>& features, std::int64_t) {

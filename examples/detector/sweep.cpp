@@ -101,8 +101,8 @@ class measurer {
                     kind == head_kind::softmax
                         ? std::string()
                         : fmt::format("{} {} {} {} {}", training.lambda, training.alpha_text,
-                                      to_string(training.covariance), to_string(training.update_mean),
-                                      to_string(training.update_variance)));
+                                      trainer::to_string(training.covariance),
+                                      to_string(training.update_mean), to_string(training.update_variance)));
     const auto found = done_.find(key);
     if (found != done_.end()) return found->second;
 
