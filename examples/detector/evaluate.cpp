@@ -85,15 +85,14 @@ const std::vector<double>* column_of(const scored_model& model, const row_scores
                                      : &of.columns[static_cast<std::size_t>(found - model.scores.begin())];
 }
 
-// shown: which sets, by their index. Scores: those of each head that the table leaves in the running.
+// shown: which sets, by their index. Not every score is drawn: those left out lie close to one that is, or below.
 void draw_pictures(const fs::path& out, const std::vector<scored_model>& models,
                    const std::vector<std::size_t>& shown) {
-  const std::vector<std::string> drawn_scores{
-      "msp", "energy", "log_mixture", "mahalanobis_nearest", "mahalanobis", "gaussian_density"};
+  const std::vector<std::string> drawn_scores{"msp", "energy", "log_mixture", "mahalanobis"};
   std::vector<roc_panel> curves;
   for (const std::size_t set : shown) {
     roc_panel panel;
-    panel.title = models.front().set_names[set];
+    panel.title = "test set against " + models.front().set_names[set];
     for (const scored_model& model : models) {
       for (const std::string& score : drawn_scores) {
         const std::vector<double>* inside = column_of(model, model.sets.inside, score);
@@ -109,12 +108,12 @@ void draw_pictures(const fs::path& out, const std::vector<scored_model>& models,
 
   std::vector<histogram_panel> histograms;
   for (const scored_model& model : models) {
-    for (const std::string score : {"msp", "log_mixture", "mahalanobis"}) {
+    for (const std::string score : {"energy", "log_mixture", "mahalanobis"}) {
       const std::vector<double>* inside = column_of(model, model.sets.inside, score);
       if (inside == nullptr) continue;
       histogram_panel panel;
       panel.title = models.size() > 1 ? model.name + ": " + score : score;
-      panel.axis = score == "msp"           ? "log of the largest probability"
+      panel.axis = score == "energy"        ? "log of the sum of exp(logit)"
                    : score == "log_mixture" ? "log density of the features, log p(x)"
                                             : "- squared distance to the nearest class";
       panel.sets.push_back({"test set", *inside});
