@@ -39,6 +39,8 @@ struct score {
   bench::call_workspace<Context, T> workspace;
 };
 
-const bool added = bench::add<score>("score", {bench::fixed, bench::spherical, bench::diagonal});
+// A data set in one call, too: 2 GiB of features.
+const bool added = bench::add<score>("score", {bench::fixed, bench::spherical, bench::diagonal}) &&
+                   bench::add_at<score>("score", bench::fixed, {{std::int64_t(1) << 20, 1000, 512}});
 
 }  // namespace

@@ -228,6 +228,15 @@ void each_function(const lgm::host_context& context, const problem<T>& p, F f) {
     return lgm::estimate(context, p.shape, moments.get(), {T(0.1), T(0.5)},
                          lgm::parameters<T>{out.mean.data(), out.log_variance.data(), out.log_prior.data()});
   });
+  guarded<T> map(p.shape.dims, p.shape.dims), offset(p.shape.dims), log_abs_det(1);
+  const lgm::whitening<T> whitening{map.data(), offset.data(), log_abs_det.data()};
+  scratch whitening_memory(lgm::whitening_workspace_size<double>(context, p.shape));
+  f("estimate_whitening", [&] {
+    return lgm::estimate_whitening(context, p.shape, moments.get(moments_memory<double>::nothing),
+                                   {T(0.1), T(0.5)}, whitening, whitening_memory.get());
+  });
+  CHECK(whitening_memory.intact());
+  f("whiten", [&] { return lgm::whiten(context, p.shape, whitening, features, out.feature.data(), w); });
   CHECK(memory.intact());
 }
 

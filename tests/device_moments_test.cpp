@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -134,4 +136,46 @@ TEST_CASE("estimates are the host's") {
           near(device.log_prior, host.log_prior);
         }
       }
+}
+
+TEST_CASE("whitening is the host's, under every group") {
+  const auto s = make_samples<double>(85, 150, 4, 70);
+  moments_memory<double> m(s.shape);
+  stream(context_of(1), s, 50, m.get(without::nothing));
+  lgm::whitening_options<double> options;
+  options.shrinkage = 0.125;
+  struct map_and_rows {
+    std::vector<double> matrix = std::vector<double>(70 * 70), offset = std::vector<double>(70),
+                        log_abs_det = {0}, rows = std::vector<double>(40 * 70);
+    lgm::whitening<double> get() { return {matrix.data(), offset.data(), log_abs_det.data()}; }
+  };
+  // Rows that do count: features of ignored samples are no numbers.
+  std::vector<double> features(40 * 70);
+  for (std::size_t n = 0; n < features.size(); ++n) features[n] = 1e6 + 0.125 * static_cast<double>(n % 37);
+  lgm::shape rows = s.shape;
+  rows.samples = 40;
+  const auto whitened = [&](const auto& context) {
+    map_and_rows out;
+    scratch memory(lgm::whitening_workspace_size<double>(context, s.shape));
+    REQUIRE(lgm::estimate_whitening(context, s.shape, m.get(without::nothing), options, out.get(),
+                                    memory.get()) == status::success);
+    CHECK(memory.intact());
+    REQUIRE(run<double>(context, rows, [&](lgm::workspace w) {
+              return lgm::whiten(context, rows, out.get(), features.data(), out.rows.data(), w);
+            }) == status::success);
+    return out;
+  };
+  map_and_rows host = whitened(context_of(1));
+  for (const auto& c : device_contexts()) {
+    const map_and_rows device = whitened(c);
+    const auto near = [](const std::vector<double>& a, const std::vector<double>& b) {
+      double scale = 0;
+      for (const double value : b) scale = std::max(scale, std::fabs(value));
+      for (std::size_t n = 0; n < a.size(); ++n) CHECK(std::fabs(a[n] - b[n]) <= 1e-12 * scale);
+    };
+    near(device.matrix, host.matrix);
+    near(device.offset, host.offset);
+    near(device.log_abs_det, host.log_abs_det);
+    near(device.rows, host.rows);
+  }
 }

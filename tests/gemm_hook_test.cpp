@@ -139,6 +139,42 @@ TEST_CASE_TEMPLATE("a CBLAS gives what Eigen gives", T, float, double) {
   CHECK(unexpected == 0);
 }
 
+TEST_CASE_TEMPLATE("a CBLAS whitens as Eigen does", T, float, double) {
+  constexpr std::int64_t dims = 70, samples = 20;
+  constexpr std::size_t d = dims;
+  const auto shape = make_shape(samples, 2, dims, lgm::covariance::identity);
+  generator random(9);
+  std::vector<T> count(2, T(40)), mean(2 * d), scatter(d * d), features(size_of(samples) * d);
+  for (T& x : features) x = static_cast<T>(random.normal());
+  // Diagonally dominant.
+  for (std::size_t i = 0; i < d; ++i)
+    for (std::size_t j = i; j < d; ++j)
+      scatter[i * d + j] = static_cast<T>(i == j ? 80 + 40 * random.uniform() : random.uniform());
+  lgm::class_moments<T> moments;
+  moments.count = count.data();
+  moments.mean = mean.data();
+  moments.scatter = scatter.data();
+  lgm::host_context plain = context_of(2), hooked = plain;
+  hooked.gemm = lgm::cblas_gemm<naive_sgemm, naive_dgemm>();
+  guarded<T> eigen(samples, dims), mine(samples, dims);
+  unexpected = 0;
+  for (auto [context, out] : {std::pair(plain, &eigen), std::pair(hooked, &mine)}) {
+    calls = 0;
+    std::vector<T> matrix(d * d), offset(d);
+    const lgm::whitening<T> map{matrix.data(), offset.data()};
+    scratch memory(lgm::whitening_workspace_size<T>(context, shape));
+    CHECK(lgm::estimate_whitening(context, shape, moments, lgm::whitening_options<T>{}, map, memory.get()) ==
+          lgm::status::success);
+    CHECK(run<T>(context, shape, [&, context = context, out = out](lgm::workspace w) {
+            return lgm::whiten(context, shape, map, features.data(), out->data(), w);
+          }) == lgm::status::success);
+    // Two blocks: L_21, its product with itself, two for their inverse; and the rows.
+    CHECK(calls == (out == &mine ? 5 : 0));
+  }
+  CHECK(unexpected == 0);
+  check_near(mine, eigen, "whitened");
+}
+
 TEST_CASE_TEMPLATE("a hook that refuses leaves the work to Eigen, bit for bit", T, float, double) {
   int refusals = 0;
   lgm::host_context plain = context_of(2), hooked = plain;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fails where a function of the row, column, moment and schedule headers is not called in a kernel of the tests.
+"""Fails where a function of the row, column, moment, whitening and schedule headers is not called in a kernel of the tests.
 
 usage: kernel_functions.py INCLUDE_DIRECTORY TEST.cu...
 """
@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-HEADERS = ("row.hpp", "column.hpp", "moments.hpp", "schedule.hpp")
+HEADERS = ("row.hpp", "column.hpp", "moments.hpp", "whitening.hpp", "schedule.hpp")
 # Called by the others alone.
 INTERNAL = {"add_to", "distance_of"}
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// Every function of row.hpp, column.hpp, moments.hpp and schedule.hpp in a kernel of one's own, without lgm.cuh: one thread
+// Every function of row.hpp, column.hpp, moments.hpp, whitening.hpp and schedule.hpp in a kernel of one's own, without lgm.cuh: one thread
 // computes one small problem through all of them. Compiling it, with warnings as errors, shows that none is for the host
 // alone; kernel_functions.py holds the list against the headers. Where there is a device, its numbers are held against
 // the host's.
@@ -16,6 +16,7 @@
 #include <lgm/row.hpp>
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
+#include <lgm/whitening.hpp>
 #include <vector>
 
 namespace {
@@ -201,6 +202,18 @@ LGM_HD void compute_moments(results<T>& out) {
   out.add(static_cast<T>(lgm::estimated_log_prior(A(0.25), A(-1), rule)));
 }
 
+// whitening.hpp.
+template <class T>
+LGM_HD void compute_whitening(results<T>& out) {
+  const lgm::serial_group group;
+  T map[dims * dims] = {T(4), T(0), T(0), T(1), T(3), T(0), T(0.5), T(1), T(2)}, factor[dims * dims], y[dims];
+  const T smallest[dims] = {}, x[dims] = {T(1), T(2), T(-1)}, offset[dims] = {T(0.5), T(0.25), T(0)};
+  lgm::invert_cholesky(group, dims, map, dims, smallest, factor);
+  out.add(map, dims * dims);
+  lgm::whiten_row(group, dims, static_cast<const T*>(map), offset, static_cast<const T*>(x), y);
+  out.add(y, dims);
+}
+
 template <class T>
 LGM_HD void compute_all(T* values) {
   results<T> out{values};
@@ -210,6 +223,7 @@ LGM_HD void compute_all(T* values) {
     compute_column(covariance, out);
   compute_moments<T>(out);
   compute_moments<double>(out);
+  compute_whitening(out);
   for (const auto policy : {lgm::schedule_policy::constant, lgm::schedule_policy::step_up,
                             lgm::schedule_policy::add_up, lgm::schedule_policy::ramp}) {
     lgm::stepped_schedule<T> schedule;

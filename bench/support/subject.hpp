@@ -291,6 +291,13 @@ bool add(const std::string& name, std::initializer_list<variant> variants,
   return true;
 }
 
+// At sizes of its own, float, with all threads.
+template <template <class, class> class Subject>
+bool add_at(const std::string& name, const variant& v, std::initializer_list<extent> sizes) {
+  for (const extent& e : sizes) add_to<Subject, float>(contexts(), name + '/' + v.name, shape_of(e, v), true);
+  return true;
+}
+
 // Curves: one of samples, classes and dims grows, the others stay.
 template <template <class, class> class Subject>
 bool add_curves(const std::string& name, const variant& v) {

@@ -12,6 +12,7 @@
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/product_form.hpp>
 #include <lgm/detail/scalar.hpp>
+#include <lgm/detail/whitening_driver.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
@@ -116,7 +117,8 @@ status call_loss(const Context& ctx, const shape& s, const mixture<T>& m, const 
 }  // namespace detail
 
 // Bytes of workspace that are enough for any function below at this shape and at any number of samples below it, whatever
-// the memory's address. 0 for a shape or a precision that the functions would refuse. Asks no device.
+// the memory's address (but for estimate_whitening, see whitening_workspace_size). 0 for a shape or a precision that the
+// functions would refuse. Asks no device.
 template <class F, class T = detail::parameter_t<F>, class Context, class = detail::if_device<Context>>
 std::size_t workspace_size(const Context& ctx, const shape& s) {
   static_assert(std::is_same<T, detail::parameter_t<F>>::value,
@@ -127,7 +129,9 @@ std::size_t workspace_size(const Context& ctx, const shape& s) {
   if (losses == 0) return 0;
   const std::size_t moments =
       detail::device_moments_bytes(detail::device_moments_plan::make(s, limits.tile_bytes), s);
-  return std::max(losses, moments) + detail::device_traits<Context>::scratch_bytes(ctx, s);
+  detail::arena whiten;
+  static_cast<void>(detail::device_whiten_tile<T>(whiten, s, limits.tile_bytes));
+  return std::max({losses, moments, whiten.bytes()}) + detail::device_traits<Context>::scratch_bytes(ctx, s);
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -343,6 +347,44 @@ status estimate(const Context& ctx, const shape& s, const class_moments<A>& mome
                 "moments and parameters are float or double");
   typename detail::device_traits<Context>::device_type device(ctx, workspace{});
   return detail::device_estimate(device, s, moments, options, p);
+}
+
+// Bytes of workspace that estimate_whitening needs with moments of A, for what workspace_size does not cover. 0 for a shape that
+// it would refuse. Asks no device.
+template <class A, class Context, class = detail::if_device<Context>>
+std::size_t whitening_workspace_size(const Context& ctx, const shape& s) {
+  static_assert(detail::is_device_scalar<A>, "moments are float or double");
+  if (detail::check(s) != status::success) return 0;
+  detail::arena a;
+  const detail::whitening_buffers<A> sizes(a, s.dims);
+  static_cast<void>(sizes);
+  return a.bytes() + detail::device_traits<Context>::scratch_bytes(ctx, s);
+}
+
+// The covariance that all classes share, each about its own mean, as a map that takes it out; see whitening and
+// whitening_options. Computed in A. Only the device can see whether a covariance is singular to within A's rounding, or not
+// finite: then the matrix and log_abs_det are not numbers.
+template <class A, class T, class Context, class = detail::if_device<Context>>
+status estimate_whitening(const Context& ctx, const shape& s, const class_moments<A>& moments,
+                          const whitening_options<detail::named_t<T>>& options, const whitening<T>& out,
+                          workspace w) {
+  static_assert(detail::is_device_scalar<T> && detail::is_device_scalar<A>,
+                "moments and results are float or double");
+  return detail::on_device(ctx, s, w, [&](auto& device, const detail::device_limits&, const workspace& rest) {
+    return detail::device_estimate_whitening(device, s, moments, options, out, rest);
+  });
+}
+
+// y = W (x - c) of each sample (eq:whitening), of a batch of features or of the classes' means. Products of float or double,
+// whatever the context's precision: W makes much of what rounding leaves out.
+//   out  [samples, dims], row stride shape.gradient_stride
+template <class F, class Context, class = detail::if_device<Context>>
+status whiten(const Context& ctx, const shape& s, const whitening<detail::parameter_t<F>>& map, const F* in,
+              detail::parameter_t<F>* out, workspace w) {
+  return detail::on_device(
+      ctx, s, w, [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
+        return detail::device_whiten(device, limits.tile_bytes, s, map, detail::array_of(in), out, rest);
+      });
 }
 
 }  // namespace lgm

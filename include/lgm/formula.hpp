@@ -225,16 +225,16 @@ LGM_HD T spherical_log_variance_gradient(T share, T weighted_distance, std::int6
   return T(0.5) * static_cast<T>(dims) * share - weighted_distance;
 }
 
-// eq:log_density.
+// eq:log_density. log_abs_det is that of eq:whitening, 0 where nothing was whitened.
 template <class T>
-LGM_HD T log_density(T distance, T half_log_det, std::int64_t dims) {
-  return -distance - half_log_det - static_cast<T>(dims) * numeric<T>::half_log_two_pi;
+LGM_HD T log_density(T distance, T half_log_det, std::int64_t dims, T log_abs_det = T(0)) {
+  return log_abs_det - distance - half_log_det - static_cast<T>(dims) * numeric<T>::half_log_two_pi;
 }
 
-// eq:log_mixture. evidence is log sum exp l_k, log_prior_sum is log sum exp log p_k.
+// eq:log_mixture. evidence is log sum exp l_k, log_prior_sum is log sum exp log p_k; log_abs_det as above.
 template <class T>
-LGM_HD T log_mixture(T evidence, T log_prior_sum, std::int64_t dims) {
-  return (evidence - log_prior_sum) - static_cast<T>(dims) * numeric<T>::half_log_two_pi;
+LGM_HD T log_mixture(T evidence, T log_prior_sum, std::int64_t dims, T log_abs_det = T(0)) {
+  return (evidence - log_prior_sum) + (log_abs_det - static_cast<T>(dims) * numeric<T>::half_log_two_pi);
 }
 
 // A normal number with mean 0 and variance 1 that depends on nothing but seed and index: the sum of twelve

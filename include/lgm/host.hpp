@@ -15,6 +15,7 @@
 #include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/host_moments.hpp>
+#include <lgm/host_whitening.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 
@@ -103,8 +104,8 @@ status finish_forward(const host_context& ctx, const shape& s, const mixture<T>&
 
 }  // namespace host
 
-// Bytes of workspace that are enough for any function below at this shape and at any number of samples below it, whatever
-// the memory's address. 0 for a shape that the functions would refuse.
+// Bytes of workspace that are enough for any function at this shape and at any number of samples below it, whatever the
+// memory's address (but for estimate_whitening, see whitening_workspace_size). 0 for a shape that the functions would refuse.
 template <class F, class T = F>
 std::size_t workspace_size(const host_context& ctx, const shape& s) {
   static_assert(std::is_same<F, T>::value && host::is_supported<T>,
@@ -115,7 +116,8 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
       std::max(detail::host_bytes<T>(plan, s), detail::host_bytes<T>(host::plan<T>(ctx, s, true), s));
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
-  return std::max(one_tile ? bytes : std::max(bytes, ctx.tile_bytes), host::moments_bytes(ctx, s));
+  return std::max({one_tile ? bytes : std::max(bytes, ctx.tile_bytes), host::moments_bytes(ctx, s),
+                   host::whiten_bytes<T>(ctx, s)});
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).

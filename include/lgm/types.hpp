@@ -33,6 +33,7 @@ enum class [[nodiscard]] status {
   workspace_too_small,      // fewer bytes than workspace_size answers
   launch_failed,            // a device: a kernel could not be enqueued; what came before it was
   product_failed,           // a device: the same of a matrix product
+  not_positive_definite,    // a covariance that is singular to within rounding, or not finite
 };
 // clang-format on
 
@@ -54,6 +55,7 @@ LGM_HD constexpr const char* to_string(status value) {
     case status::workspace_too_small: return "the workspace is smaller than workspace_size answers";
     case status::launch_failed: return "a kernel could not be launched";
     case status::product_failed: return "a matrix product could not be enqueued";
+    case status::not_positive_definite: return "the covariance is singular to within rounding, or not finite";
   }
   return "unknown status";
 }
@@ -114,6 +116,9 @@ struct mixture {
   const T* log_variance =
       nullptr;  // identity: not read; spherical: [classes]; diagonal: [classes, dims]; null: 0
   const T* log_prior = nullptr;  // [classes], any bias per class; null: -log(total_classes)
+  // [1], log |det W| where features and means have been whitened (see whitening): score adds it to its log densities, which
+  // then are those of what was whitened. Nothing else reads it; null: 0
+  const T* log_abs_det = nullptr;
 };
 
 // Arrays of the mixture's shapes that are written: the parameters of an update, or its momentum.
@@ -235,6 +240,27 @@ struct estimate_options {
   T variance_floor = 0;  // >= 0; variances are at least this
   T shrinkage = 0;       // in [0, 1]: towards the variance of all classes together
   T decay = 0;           // in [0, 1]: what is kept of the present parameters, for a running average
+};
+
+// A full covariance Sigma that all classes share, as the map that makes it the identity: y = W (x - c), eq:whitening, with
+// W^T W the inverse of Sigma (W is the inverse of its Cholesky factor). Mahalanobis distances become Euclidean ones, so that
+// features and means that both went through it make a mixture with covariance::identity. Written by estimate_whitening, read
+// by whiten.
+template <class T>
+struct whitening {
+  T* matrix = nullptr;  // [dims, dims], W: lower triangular, zeros above the diagonal
+  T* offset = nullptr;  // [dims], c, the mean of all samples: keeps y small; null: 0
+  T* log_abs_det =
+      nullptr;  // [1], log |det W| = -1/2 log |Sigma|, for mixture::log_abs_det; null: not written
+};
+
+// How estimate_whitening turns moments into a covariance: (1 - shrinkage) S + (shrinkage tr(S) / dims + variance_floor) I, where S
+// is the pooled scatter over the number of samples. With fewer samples than dims, or features that depend on one another, S is
+// singular: one of the two then has to be above 0.
+template <class T>
+struct whitening_options {
+  T variance_floor = 0;  // >= 0; no direction's variance is less
+  T shrinkage = 0;       // in [0, 1]: towards the same variance in every direction
 };
 
 // Scratch memory of a call; any contents, any alignment, in the context's memory.

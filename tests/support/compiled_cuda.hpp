@@ -94,12 +94,22 @@ struct device_traits<support::compiled_cuda> {
   prefix template status device_merge_moments<Device, T>(Device&, const shape&, const class_moments<T>&,     \
                                                          const class_moments<T>&);                           \
   prefix template status device_estimate<Device, T, T>(Device&, const shape&, const class_moments<T>&,       \
-                                                       const estimate_options<T>&, const parameters<T>&);
+                                                       const estimate_options<T>&, const parameters<T>&);    \
+  LGM_TEST_CUDA_WHITENING(prefix, Device, T, T)                                                              \
+  prefix template status device_whiten<Device, T>(Device&, std::size_t, const shape&, const whitening<T>&,   \
+                                                  const number_array<T>&, T*, const workspace&);
 
-#define LGM_TEST_CUDA_ALL(prefix, Device)      \
-  LGM_TEST_CUDA_LOSSES(prefix, Device, float)  \
-  LGM_TEST_CUDA_LOSSES(prefix, Device, double) \
-  LGM_TEST_CUDA_OTHERS(prefix, Device, float)  \
+// From moments of A.
+#define LGM_TEST_CUDA_WHITENING(prefix, Device, A, T)                                                   \
+  prefix template status device_estimate_whitening<Device, A, T>(                                       \
+      Device&, const shape&, const class_moments<A>&, const whitening_options<T>&, const whitening<T>&, \
+      const workspace&);
+
+#define LGM_TEST_CUDA_ALL(prefix, Device)                \
+  LGM_TEST_CUDA_WHITENING(prefix, Device, double, float) \
+  LGM_TEST_CUDA_LOSSES(prefix, Device, float)            \
+  LGM_TEST_CUDA_LOSSES(prefix, Device, double)           \
+  LGM_TEST_CUDA_OTHERS(prefix, Device, float)            \
   LGM_TEST_CUDA_OTHERS(prefix, Device, double)
 
 #if !defined(LGM_TEST_INSTANTIATING)

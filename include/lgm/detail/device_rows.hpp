@@ -388,6 +388,7 @@ struct device_rows {
     const std::int64_t k = r.evidence.best, at = first_row + i;
     const T none = numeric<T>::not_a_number;
     T posterior = none, distance = none, density = none, nearest = none;
+    const T log_abs_det = mixture.log_abs_det != nullptr ? *mixture.log_abs_det : T(0);
     const auto squared = [&](std::int64_t c) {
       return squared_distance(group, shape.dims, features(i), parameters_of(c));
     };
@@ -395,7 +396,8 @@ struct device_rows {
       posterior = T(1) / r.evidence.others.sum;
       if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || wishes.nearest_is_best)
         distance = squared(k);
-      density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, parameters_of(k)), shape.dims);
+      density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, parameters_of(k)), shape.dims,
+                            log_abs_det);
     }
     if (wishes.nearest_is_best) {
       // Where no class is the best, all distances overflow or are no numbers, and any will do.
@@ -408,7 +410,8 @@ struct device_rows {
       if (scores.posterior != nullptr) scores.posterior[at] = posterior;
       if (scores.log_density != nullptr) scores.log_density[at] = density;
       if (scores.log_mixture != nullptr)
-        scores.log_mixture[at] = log_mixture(r.evidence.others.value(), b.state->log_prior_sum, shape.dims);
+        scores.log_mixture[at] =
+            log_mixture(r.evidence.others.value(), b.state->log_prior_sum, shape.dims, log_abs_det);
       if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
       if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
     });

@@ -110,6 +110,7 @@ class host_score {
     const std::int64_t k = r.evidence.best, at = t_.first_row + i;
     T posterior = std::numeric_limits<T>::quiet_NaN(), distance = posterior, density = posterior,
       nearest = posterior;
+    const T log_abs_det = t_.mixture.log_abs_det != nullptr ? *t_.mixture.log_abs_det : T(0);
     const group_type group;
     const auto squared = [&](std::int64_t c) {
       return squared_distance(group, t_.shape.dims, t_.features(i), t_.parameters_of(c));
@@ -119,7 +120,7 @@ class host_score {
       if (result.squared_mahalanobis != nullptr || result.log_density != nullptr || nearest_is_best_)
         distance = squared(k);
       density = log_density(T(0.5) * distance, half_log_det(group, t_.shape.dims, t_.parameters_of(k)),
-                            t_.shape.dims);
+                            t_.shape.dims, log_abs_det);
     }
     if (nearest_is_best_) {
       // Where no class is the best, all distances overflow or are no numbers, and any will do.
@@ -131,7 +132,8 @@ class host_score {
     if (result.posterior != nullptr) result.posterior[at] = posterior;
     if (result.log_density != nullptr) result.log_density[at] = density;
     if (result.log_mixture != nullptr)
-      result.log_mixture[at] = log_mixture(r.evidence.others.value(), log_prior_sum, t_.shape.dims);
+      result.log_mixture[at] =
+          log_mixture(r.evidence.others.value(), log_prior_sum, t_.shape.dims, log_abs_det);
     if (result.squared_mahalanobis != nullptr) result.squared_mahalanobis[at] = distance;
     if (result.nearest_squared_mahalanobis != nullptr) result.nearest_squared_mahalanobis[at] = nearest;
   }
