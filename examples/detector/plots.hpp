@@ -58,61 +58,49 @@ struct sweep_panel {
 
 namespace detail {
 
-// Panels in rows, and in each a legend above the plot or beside it: how much room that takes.
-class panel_grid {
- public:
-  // plot_width, plot_height: of a panel without its legend. The legend's names are those of all panels.
-  panel_grid(std::size_t panels, int plot_width, int plot_height, bool legend_beside,
-             const std::vector<std::size_t>& name_counts, const std::vector<std::string>& names)
-      : columns_(panels < 2                   ? 1
-                 : panels == 2 || panels == 4 ? 2
-                                              : 3),
-        rows_(static_cast<int>((panels + static_cast<std::size_t>(columns_) - 1) /
-                               static_cast<std::size_t>(columns_))) {
-    constexpr int letter = 8, sample = 60, line = 18;
-    int name_width = sample;
-    for (const std::string& name : names)
-      name_width = std::max(name_width, sample + letter * static_cast<int>(name.size()));
-    int entries = 1;
-    for (const std::size_t count : name_counts) entries = std::max(entries, static_cast<int>(count));
-    if (legend_beside) {
-      legend_rows_ = entries;
-      width_ = plot_width + name_width;
-      height_ = std::max(plot_height, line * entries + 60);
-    } else {
-      width_ = std::max(plot_width, name_width);
-      const int across = std::min(entries, width_ / name_width);
-      legend_rows_ = (entries + across - 1) / across;
-      height_ = plot_height + line * legend_rows_;
-    }
-  }
-
-  int width() const { return columns_ * width_; }
-  int height() const { return rows_ * height_; }
-  // What a script with such panels begins with.
-  std::string script(bool legend_beside) const {
-    return fmt::format(
-        "set multiplot layout {},{}\n"
-        "set border 3 lc rgb '#888888'\nset tics nomirror scale 0.5 textcolor rgb '#444444' font ',10'\n"
-        "set key outside {} vertical Left reverse maxrows {} samplen 1.5 font ',11'\n",
-        rows_, columns_, legend_beside ? "right top" : "top center", legend_rows_);
-  }
-
- private:
-  int columns_, rows_, legend_rows_ = 1, width_ = 0, height_ = 0;
-};
-
-template <class Panel, class Members>
-panel_grid grid_of(const std::vector<Panel>& panels, Members Panel::*members, int plot_width, int plot_height,
-                   bool legend_beside, std::vector<std::string> more_names = {}) {
-  std::vector<std::size_t> counts;
-  const std::size_t more = more_names.empty() ? 0 : 1;
-  for (const Panel& panel : panels) {
-    counts.push_back((panel.*members).size() + more);
-    for (const auto& member : panel.*members) more_names.push_back(member.name);
-  }
-  return {panels.size(), plot_width, plot_height, legend_beside, counts, more_names};
+// How many panels stand side by side.
+inline int columns_of(std::size_t panels) { return panels < 2 ? 1 : panels == 2 || panels == 4 ? 2 : 3; }
+inline int rows_of(std::size_t panels) {
+  const auto columns = static_cast<std::size_t>(columns_of(panels));
+  return static_cast<int>((std::max<std::size_t>(panels, 1) + columns - 1) / columns);
 }
+
+template <class Panel, class Lines>
+std::size_t longest_name(const std::vector<Panel>& panels, Lines Panel::*lines) {
+  std::size_t longest = 1;
+  for (const Panel& panel : panels)
+    for (const auto& line : panel.*lines) longest = std::max(longest, line.name.size());
+  return longest;
+}
+template <class Panel, class Lines>
+std::size_t most_lines(const std::vector<Panel>& panels, Lines Panel::*lines) {
+  std::size_t most = 1;
+  for (const Panel& panel : panels) most = std::max(most, (panel.*lines).size());
+  return most;
+}
+
+constexpr const char* axes_style =
+    "set border 3 lc rgb '#888888'\nset tics nomirror scale 0.5 textcolor rgb '#444444' font ',10'\n";
+
+// A grid of panels of this size, each with room for its legend above.
+struct panel_grid {
+  int width = 0, height = 0;
+  std::string script;  // what to begin with
+
+  panel_grid(std::size_t panels, int panel_width, int panel_height, std::size_t name_length,
+             std::size_t entries) {
+    // What gnuplot takes a name to need, which is more than it does.
+    const int name_width = 40 + 10 * static_cast<int>(name_length);
+    const auto across = static_cast<std::size_t>(std::max(1, panel_width / name_width));
+    const std::size_t legend_rows = (entries + across - 1) / across;
+    width = columns_of(panels) * std::max(panel_width, name_width);
+    height = rows_of(panels) * (panel_height + 18 * static_cast<int>(legend_rows));
+    script = fmt::format(
+        "set multiplot layout {},{}\n{}"
+        "set key outside top center vertical Left reverse maxrows {} samplen 1.5 font ',11'\n",
+        rows_of(panels), columns_of(panels), axes_style, legend_rows);
+  }
+};
 
 // Colours repeat after ten; the lines are then dashed.
 inline std::string line_style(std::size_t index) {
@@ -120,7 +108,7 @@ inline std::string line_style(std::size_t index) {
                      index / 10 + 1);
 }
 
-// The range of a histogram's axis: all but the lowest and highest scores, cut where the first set would be lost in it.
+// The range of a histogram's axis: all but the lowest scores, cut where the first set would be lost in it.
 struct score_range {
   double low = 0, high = 1;
 };
@@ -128,12 +116,12 @@ inline score_range range_of(const std::vector<histogram_set>& sets) {
   using trainer::quantile;
   score_range range;
   for (std::size_t s = 0; s < sets.size(); ++s) {
-    const double lowest = quantile(sets[s].scores, 0.02), highest = quantile(sets[s].scores, 0.999);
+    const double lowest = quantile(sets[s].scores, 0.02), highest = quantile(sets[s].scores, 1);
     range.low = s == 0 ? lowest : std::min(range.low, lowest);
     range.high = s == 0 ? highest : std::max(range.high, highest);
   }
   if (sets.empty()) return range;
-  const double first_low = quantile(sets[0].scores, 0.01), first_high = quantile(sets[0].scores, 0.999);
+  const double first_low = quantile(sets[0].scores, 0.01), first_high = quantile(sets[0].scores, 1);
   constexpr double reach = 4;  // in widths of the first set
   const double width = first_high - first_low;
   if (width > 0) {
@@ -141,7 +129,10 @@ inline score_range range_of(const std::vector<histogram_set>& sets) {
     range.high = std::min(range.high, first_high + reach * width);
   }
   const double least = 1e-6 * std::max(1.0, std::abs(range.low));
-  range.high = std::max(range.high, range.low + least);
+  if (!(range.high - range.low > least)) {  // all the same: in the middle
+    const double half = std::max(1e-3 * std::abs(range.low), 0.5);
+    range = {range.low - half, range.low + half};
+  }
   return range;
 }
 
@@ -167,12 +158,28 @@ inline std::string number_or_nan(double value) {
 }  // namespace detail
 
 inline void draw_roc(const std::filesystem::path& directory, const std::vector<roc_panel>& panels) {
-  const detail::panel_grid grid = detail::grid_of(panels, &roc_panel::lines, 440, 420, true);
-  std::string script = grid.script(true) +
-                       "set size square\nset xrange [0:1]\nset yrange [0:1]\nset grid lc rgb '#e4e4e4' lt 1\n"
-                       "set xlabel 'share of the others that pass' textcolor rgb '#444444'\n"
-                       "set ylabel 'share of the test set that passes' textcolor rgb '#444444'\n";
+  constexpr int side = 320, left = 85, top = 50, bottom = 70;
+  const int legend = 60 + 8 * static_cast<int>(detail::longest_name(panels, &roc_panel::lines));
+  const int panel_width = left + side + legend, panel_height = top + side + bottom;
+  const int columns = detail::columns_of(panels.size());
+  const int width = columns * panel_width, height = detail::rows_of(panels.size()) * panel_height;
+  std::string script = fmt::format(
+      "set multiplot\n{}set xrange [0:1]\nset yrange [0:1]\nset grid lc rgb '#e4e4e4' lt 1\n"
+      "set xlabel 'share of the others that pass' textcolor rgb '#444444'\n"
+      "set ylabel 'share of the test set that passes' textcolor rgb '#444444'\n",
+      detail::axes_style);
   for (std::size_t p = 0; p < panels.size(); ++p) {
+    const int begin = static_cast<int>(p) % columns * panel_width + left;
+    const int end = height - static_cast<int>(p) / columns * panel_height - top;  // from below
+    const auto across = [&](int pixels) { return static_cast<double>(pixels) / width; };
+    const auto up = [&](int pixels) { return static_cast<double>(pixels) / height; };
+    script += fmt::format(
+        "set lmargin at screen {}\nset rmargin at screen {}\nset tmargin at screen {}\nset bmargin at screen "
+        "{}\n"
+        "set key at screen {},{} left top Left reverse vertical maxrows {} samplen 1.5 font ',11'\n",
+        across(begin), across(begin + side), up(end), up(end - side), across(begin + side + 12), up(end),
+        std::max<std::size_t>(panels[p].lines.size(), 1));
+
     const std::string file = fmt::format("roc-{}.txt", p + 1);
     std::string text = "# false and true positive rate; a block a line of the legend\n";
     script += fmt::format("set title {} font ',16'\nplot x with lines lc rgb '#bbbbbb' dt 2 notitle",
@@ -182,7 +189,7 @@ inline void draw_roc(const std::filesystem::path& directory, const std::vector<r
       // Points closer than a pixel to the one before are left out.
       double fpr = -1, tpr = -1;
       for (std::size_t i = 0; i < points.fpr.size(); ++i) {
-        constexpr double near = 1e-3;
+        constexpr double near = 2e-3;
         const bool is_last = i + 1 == points.fpr.size();
         if (!is_last && std::abs(points.fpr[i] - fpr) + std::abs(points.tpr[i] - tpr) < near) continue;
         fpr = points.fpr[i];
@@ -197,15 +204,16 @@ inline void draw_roc(const std::filesystem::path& directory, const std::vector<r
     script += "\n";
     trainer::write_file(directory / file, text);
   }
-  trainer::draw_picture(directory, "roc", grid.width(), grid.height(), script + "unset multiplot\n");
+  trainer::draw_picture(directory, "roc", width, height, script + "unset multiplot\n");
 }
 
 inline void draw_histograms(const std::filesystem::path& directory,
                             const std::vector<histogram_panel>& panels) {
   constexpr std::size_t bins = 80;
-  const detail::panel_grid grid = detail::grid_of(panels, &histogram_panel::sets, 640, 430, false);
+  const detail::panel_grid grid(panels.size(), 640, 430, detail::longest_name(panels, &histogram_panel::sets),
+                                detail::most_lines(panels, &histogram_panel::sets));
   std::string script =
-      grid.script(false) + "set ylabel 'share of the set, %' textcolor rgb '#444444'\nset yrange [0:*]\n";
+      grid.script + "set ylabel 'share of the set, %' textcolor rgb '#444444'\nset yrange [0:*]\n";
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const histogram_panel& panel = panels[p];
     const detail::score_range range = detail::range_of(panel.sets);
@@ -247,13 +255,13 @@ inline void draw_histograms(const std::filesystem::path& directory,
     }
     script += "\n";
   }
-  trainer::draw_picture(directory, "histograms", grid.width(), grid.height(), script + "unset multiplot\n");
+  trainer::draw_picture(directory, "histograms", grid.width, grid.height, script + "unset multiplot\n");
 }
 
 // measure: what the values are, for the vertical axis, which all panels share.
 inline void draw_sweep(const std::filesystem::path& directory, const std::string& measure,
                        const std::vector<sweep_panel>& panels) {
-  std::vector<std::string> baseline_names;
+  std::size_t name_length = detail::longest_name(panels, &sweep_panel::lines);
   double low = std::numeric_limits<double>::infinity(), high = -low;
   const auto include = [&](double value, double deviation) {
     if (!std::isfinite(value)) return;
@@ -265,7 +273,7 @@ inline void draw_sweep(const std::filesystem::path& directory, const std::string
   };
   for (const sweep_panel& panel : panels) {
     if (!panel.baseline_name.empty()) {
-      baseline_names.push_back(panel.baseline_name);
+      name_length = std::max(name_length, panel.baseline_name.size());
       include(panel.baseline, panel.baseline_deviation);
     }
     for (const sweep_line& line : panel.lines) {
@@ -275,13 +283,12 @@ inline void draw_sweep(const std::filesystem::path& directory, const std::string
   if (!(low <= high)) low = 0, high = 1;
   const double margin = std::max(0.05 * (high - low), 1e-6);
 
-  const detail::panel_grid grid =
-      detail::grid_of(panels, &sweep_panel::lines, 520, 400, false, baseline_names);
-  std::string script =
-      grid.script(false) + fmt::format(
-                               "set ylabel {} textcolor rgb '#444444'\nset yrange [{:.6g}:{:.6g}]\n"
-                               "set grid ytics lc rgb '#e4e4e4' lt 1\n",
-                               trainer::quoted(measure), low - margin, high + margin);
+  const detail::panel_grid grid(panels.size(), 520, 400, name_length,
+                                detail::most_lines(panels, &sweep_panel::lines) + 1);
+  std::string script = grid.script + fmt::format(
+                                         "set ylabel {} textcolor rgb '#444444'\nset yrange [{:.6g}:{:.6g}]\n"
+                                         "set grid ytics lc rgb '#e4e4e4' lt 1\n",
+                                         trainer::quoted(measure), low - margin, high + margin);
   for (std::size_t p = 0; p < panels.size(); ++p) {
     const sweep_panel& panel = panels[p];
     const auto ticks = static_cast<double>(panel.ticks.size());
@@ -323,7 +330,7 @@ inline void draw_sweep(const std::filesystem::path& directory, const std::string
         "set xrange [-0.5:{:.6g}]\nplot {}\n",
         trainer::quoted(panel.title), trainer::quoted(panel.axis), tick_text, ticks - 0.5, plots);
   }
-  trainer::draw_picture(directory, "sweep", grid.width(), grid.height(), script + "unset multiplot\n");
+  trainer::draw_picture(directory, "sweep", grid.width, grid.height, script + "unset multiplot\n");
 }
 
 }  // namespace detector
