@@ -223,7 +223,20 @@ verdicts gaussians test.npy
 verdicts gaussians other.npy
 [ "$(rejected)" -ge 50 ] || fail "gaussians: only $(rejected) of 60 others rejected"
 
-# Memory does not grow with the input, of which a pipe has no end in sight.
+# Rows are judged as they come: of a pipe whose end is not there yet, the first ones are printed.
+mkfifo pipe
+"$detector" apply --model gaussians --input pipe >streamed 2>stderr &
+exec 9>pipe
+{
+  npy /dev/stdout '(6000, 20)' </dev/null
+  for ((i = 0; i < 40; ++i)); do cat test-bytes; done
+} >&9
+for ((i = 0; i < 600 && $(wc -l <streamed) < 1000; ++i)); do sleep 0.1; done
+[ "$(wc -l <streamed)" -ge 1000 ] || fail "apply waits for the end of its input: $(wc -l <streamed) lines"
+exec 9>&-
+wait $! && fail "accepted a pipe that ended early"
+grep -q 'pipe: truncated' stderr || fail "pipe: $(cat stderr)"
+
 npy many.npy '(60000, 20)' < <(for ((i = 0; i < 1000; ++i)); do cat test-bytes; done)
 verdicts gaussians many.npy
 [ "$(wc -l <verdicts)" = 60001 ] || fail "many: $(wc -l <verdicts) lines"
