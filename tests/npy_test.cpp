@@ -155,6 +155,7 @@ TEST_CASE("npy: batches of rows, plain, gzipped, and from a pipe") {
     CHECK(reader->read(512, batch.data()) == 0);
   }
   writer.join();
+  CHECK(open_rows(directory / "gzipped")->read_all() == values);
 }
 
 TEST_CASE("npy: headers as others may write them") {
