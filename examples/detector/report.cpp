@@ -46,6 +46,9 @@ std::string percent(const spread& value, std::size_t seeds, const char* mark = "
   return text + mark;
 }
 
+// Whether the table shows them as the same number.
+bool looks_equal(double a, double b) { return std::round(1000 * a) == std::round(1000 * b); }
+
 std::string cell(const std::string& text) {
   // The mark takes a column of its own, so that numbers stand under each other.
   const bool marked = !text.empty() && text.back() == '*';
@@ -91,7 +94,8 @@ std::string measure_table(const std::vector<model_result>& models, const std::ve
         const spread value = model.of(set, s, measure);
         const auto best =
             best_of(models, set, measure, larger_is_better, [](const model_result&) { return true; });
-        text += cell(percent(value, model.seeds.size(), best && value.mean == best->value ? "*" : ""));
+        text +=
+            cell(percent(value, model.seeds.size(), best && looks_equal(value.mean, best->value) ? "*" : ""));
       }
       text += "\n";
     }
@@ -110,9 +114,11 @@ std::string comparison_text(const std::vector<model_result>& models) {
   const auto own_index = static_cast<std::size_t>(own - lgm->scores.begin());
   const std::size_t seeds = lgm->seeds.size();
 
-  std::string text = fmt::format(
-      "\nL-GM's log_mixture less the score of the softmax model that is best on the set, AUROC in points{}\n",
-      seeds > 1 ? ", seed by seed, with the standard error of the mean" : "");
+  std::string text =
+      "\nL-GM's log_mixture less that score of the softmax model which is the best on the set: AUROC in "
+      "points";
+  if (seeds > 1) text += ",\nseed by seed, with the standard error of the mean";
+  text += "\n";
   text += rule(3);
   for (std::size_t set = 0; set < lgm->seeds.front().sets.size(); ++set) {
     const auto best = best_of(models, set, &detection::auroc, true,
