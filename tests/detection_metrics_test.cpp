@@ -69,7 +69,8 @@ TEST_CASE("measure: what scikit-learn gives") {
 }
 
 TEST_CASE("measure: infinite scores are scores, NaN and nothing are not") {
-  constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::nan("");
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   CHECK(detector::measure({infinity, 0}, {-infinity, -infinity, -1}).auroc == 1);
   CHECK(detector::measure({-infinity}, {-infinity}).auroc == 0.5);
   CHECK(detector::measure({-infinity}, {-infinity}).fpr_at_95_tpr == 1);

@@ -128,6 +128,14 @@ TEST_CASE_TEMPLATE("logits, scores and gradients of any loss", Kind, LGM_EVERY_K
         }
 }
 
+// Ranges of a row's weights, which lie apart from the tile, or in two parts.
+TEST_CASE_TEMPLATE("rows that are split among groups", Kind, split_tf32, brain, fast_half) {
+  const auto p = rounded_to<Kind>(make_problem<float>(86, make_shape(2, 9001, 3, lgm::covariance::spherical),
+                                                      margin_options<float>(lgm::reduction::mean)));
+  const expectation<float> expected(p, model_of<Kind>(lgm::covariance::spherical));
+  check_both_ways_as<Kind>(context_for<Kind>(), p, expected);
+}
+
 TEST_CASE_TEMPLATE("groups of lanes, in any order", Kind, tf32, split_tf32, brain, support::half) {
   CAPTURE(name_of<Kind>());
   for (const auto& sizes : {sizes3{7, 9, 5}, sizes3{3, 6, 1500}})

@@ -395,7 +395,7 @@ def markdown(raw):
             + [("lgm-moments", "lgm-memory")],
         ),
         "Spherical, diagonal: all gradients (features, means, log variances, log priors). Filtered: gradient_filter is "
-        "2^-24. Score: all outputs.",
+        "2^-14 / classes. Score: all outputs.",
     )
     if "lgm-moments" in results.names:
         section("Moments", _moments(results))

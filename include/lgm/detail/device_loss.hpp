@@ -31,43 +31,55 @@ struct prepare_kernel {
   }
 };
 
-// Evidence of the class tile.
+// Evidence of the class tile, or of a range of it. store: the logits are left in the tile.
 template <class T>
 struct gather_kernel {
   device_rows<T> t;
+  bool store;
   template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t i = task / t.splits, split = task % t.splits;
     if (t.b.counts[i] == 0) return;
-    row_record<T> r = t.b.record[i];
-    auto row = group.hold(t.tile_row(i), t.class_count);
-    t.gather(group, i, row, r);
-    t.keep(group, i, r);
+    const device_rows<T> own = t.slice(split);
+    row_record<T> r = t.split_record_of(i, split);
+    auto row = group.hold(own.tile_row(i), own.class_count);
+    own.gather(group, i, row, r);
+    if (store) row.store(own.tile_row(i));
+    t.keep_split(group, i, split, r);
   }
 };
 
+// gathered: the evidence of all class tiles is in, and yet to be merged where rows are split.
 template <class T>
 struct settle_kernel {
   device_rows<T> t;
+  bool gathered;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r = t.b.record[i];
+    if (gathered && t.b.counts[i] != 0) t.merge_splits(i, r);
     t.settle(group, i, r);
     t.keep(group, i, r);
   }
 };
 
-// A part of the tile's rows, one after the other: from products to weights, with their sums by class and what the features'
-// gradient begins with. at_once: the row's evidence is yet to be gathered, and the row is read once for all of it.
+// A part of the tile's rows, one after the other, or a range of their classes: from products to weights, with their sums by
+// class and what the features' gradient begins with. at_once: the row's evidence is yet to be gathered, and the row is read
+// once for all of it; finished: the products have become logits.
 template <class T>
 struct visit_kernel {
   device_rows<T> t;
-  bool at_once, needs_logits, parameters, distances;
+  bool at_once, finished, needs_logits, parameters, distances;
 
   template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t part) const {
-    const std::int64_t classes = t.class_count, first = t.row_count * part / t.parts,
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t part = task / t.splits, split = task % t.splits;
+    const device_rows<T> own = t.slice(split);
+    const std::int64_t classes = own.class_count, first = t.row_count * part / t.parts,
                        last = t.row_count * (part + 1) / t.parts;
-    const auto at = [&](T* sums, bool wanted) { return wanted ? sums + part * classes : nullptr; };
+    const auto at = [&](T* sums, bool wanted) {
+      return wanted ? sums + part * t.class_count + own.begin_in(t) : nullptr;
+    };
     const bool soft = parameters && t.targets.is_soft;
     const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
                                  at(t.b.class_share, soft), at(t.b.class_probability, soft)};
@@ -84,19 +96,36 @@ struct visit_kernel {
           t.settle(group, i, r);
           t.keep(group, i, r);
         }
-        t.clear(group, i);
+        own.clear(group, i);
         continue;
       }
-      auto row = group.hold(t.tile_row(i), classes);
+      auto row = group.hold(own.tile_row(i), classes);
       if (at_once) {
         t.gather(group, i, row, r);
         t.settle(group, i, r);
         t.keep(group, i, r);
       }
-      const T weight_sum = t.weigh(group, i, row, at_once, needs_logits, r, sums, t.rounding());
-      t.store_weights(group, i, row);
-      t.begin_gradient(group, i, r, weight_sum);
+      const T weight_sum = own.weigh(group, i, row, at_once || finished, needs_logits, r, sums, t.rounding());
+      own.store_weights(group, i, row);
+      if (t.splits == 1)
+        t.begin_gradient(group, i, r, weight_sum);
+      else
+        group.once([&] { t.b.split_weight[i * t.splits + split] = weight_sum; });
     }
+  }
+};
+
+// What the features' gradient of a row begins with whose classes were split.
+template <class T>
+struct begin_gradient_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    if (t.b.counts[i] == 0) return;
+    T weight_sum = 0;
+    for (std::int64_t split = 0; split < t.splits; ++split)
+      weight_sum += t.b.split_weight[i * t.splits + split];
+    t.begin_gradient(group, i, t.b.record[i], weight_sum);
   }
 };
 
@@ -284,7 +313,9 @@ class device_loss {
         wishes.gather_excess || wishes.gather_likelihood || (evidence && read_state == nullptr);
     const bool visit = differentiate || evidence || gather || (report && result.likelihood != nullptr);
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
-    const bool at_once = gather && differentiate && plan_.whole_rows && s.classes > 0;
+    // Rows that are split have their evidence first too, but keep their logits.
+    const bool whole = gather && differentiate && plan_.whole_rows && s.classes > 0,
+               at_once = whole && plan_.splits == 1, finished = whole && !at_once;
 
     if (visit && !soft && device_plan::is_small(s) && plan_.rows == s.samples && plan_.whole_rows) {
       run_small(device_, t_, gather, differentiate);
@@ -298,12 +329,13 @@ class device_loss {
         if (gather) {
           tiles_.for_class_tiles([&] {
             tiles_.make_products();
-            launch_rows(device_, t_.class_count, t_.row_count, gather_kernel<T>{t_});
+            launch_rows(device_, t_.class_count / t_.splits, t_.row_count * t_.splits,
+                        gather_kernel<T>{t_, finished});
           });
         }
-        launch_rows(device_, s.dims, t_.row_count, settle_kernel<T>{t_});
+        launch_rows(device_, s.dims, t_.row_count, settle_kernel<T>{t_, gather});
       }
-      if (differentiate) make_gradients(at_once, true);
+      if (differentiate) make_gradients(at_once, finished, true);
       if (report)
         device_.template launch<256>(256, 1, losses_kernel<T>{t_, t_.first_row + t_.row_count == s.samples});
     });
@@ -321,14 +353,15 @@ class device_loss {
     if (t_.shape.samples == 0) clear_parameters();
     tiles_.for_row_tiles(gradient.feature != nullptr || t_.wants_parameters() ? t_.shape.samples : 0, [&] {
       launch_rows(device_, t_.shape.dims, t_.row_count, prepare_kernel<T>{t_});
-      make_gradients(false, t_.spherical() && t_.wants_log_variance());
+      make_gradients(false, false, t_.spherical() && t_.wants_log_variance());
     });
   }
 
  private:
   // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
-  // evidence is yet to be gathered. needs_logits: false where the weights do not depend on them.
-  void make_gradients(bool at_once, bool needs_logits) {
+  // evidence is yet to be gathered; finished: it has all classes, and their logits. needs_logits: false where the weights do
+  // not depend on them.
+  void make_gradients(bool at_once, bool finished, bool needs_logits) {
     const shape& s = t_.shape;
     if (t_.gradient.feature != nullptr && s.classes == 0)
       launch_rows(device_, s.dims, t_.row_count,
@@ -338,12 +371,14 @@ class device_loss {
       device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block),
                                   rank_kernel{t_.row_count, t_.b.key, t_.b.ranked_row, t_.b.ranked_class});
     tiles_.for_class_tiles([&] {
-      if (needs_logits)
+      if (needs_logits && !finished)
         tiles_.make_products();
       else
         tiles_.prepare_operands();
-      launch_rows(device_, t_.class_count, t_.parts,
-                  visit_kernel<T>{t_, at_once, needs_logits, parameters, distances});
+      launch_rows(device_, t_.class_count / t_.splits, t_.parts * t_.splits,
+                  visit_kernel<T>{t_, at_once, finished, needs_logits, parameters, distances});
+      if (t_.splits > 1 && t_.gradient.feature != nullptr)
+        launch_rows(device_, s.dims, t_.row_count, begin_gradient_kernel<T>{t_});
       if (t_.gradient.feature != nullptr) multiply_features();
       if (parameters) sum_samples(distances);
     });

@@ -28,6 +28,9 @@ struct device_plan {
   std::int64_t stride = 0;   // elements between rows of the tile
   std::int64_t parts =
       1;  // of a tile's rows: a group visits those of a part in turn, and sums over them by class
+  // Of a row's classes, each a group's of its own (the row's state merges): few rows with a group each would leave most of
+  // the device idle.
+  std::int64_t splits = 1;
   std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
   std::int64_t chunks = 1;        // of the classes, for the mean of the means
   bool whole_rows = true;         // a tile has all classes: three products a step, else four
@@ -40,6 +43,9 @@ struct device_plan {
   static constexpr std::int64_t useful_rows = 256, enough_rows = 4096;
   // Of samples, in a task that counts them.
   static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;
+
+  // Rows are split among no more groups than this, and a group has no fewer classes than that.
+  static constexpr std::int64_t most_splits = 1024, split_classes = 4096;
 
   static std::int64_t count_chunk_of(std::int64_t samples) {
     return std::max(count_chunk, ceil_divide(samples, count_tasks));
@@ -70,6 +76,8 @@ struct device_plan {
     constexpr std::int64_t small = std::int64_t(1) << 18;
     const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
     parts = std::clamp<std::int64_t>(std::max(ceil_divide(rows, 8), std::min(rows, small / all)), 1, 2048);
+    splits = std::clamp<std::int64_t>(
+        std::min(most_splits / std::max<std::int64_t>(rows, 1), classes / split_classes), 1, most_splits);
     // A class has rows / classes samples, if they are even; 16 of them keep a group busy.
     target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, 64);
     chunks = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
@@ -128,6 +136,10 @@ struct device_buffers {
   T* target_squares;
   T* target_scalars;      // [plan.target_parts, plan.classes, 3]
   row_record<T>* record;  // [plan.rows]
+  // [plan.rows, plan.splits], what each range of a row's classes says of it, and the sum of its weights. Where a call may be
+  // split: as large for any number of samples.
+  row_record<T>* split_record;
+  T* split_weight;
   std::int64_t *target,
       *counts;  // [plan.rows]: the target's class, -1: none; 0 for rows that are left out, else 1
   std::int64_t *key, *ranked_row,
@@ -187,6 +199,9 @@ struct device_buffers {
     target_squares = diagonal ? take(parts, d) : nullptr;
     target_scalars = take(parts, 3);
     record = a.take<row_record<T>>(p.rows);
+    const std::int64_t splits = s.classes < 2 * device_plan::split_classes ? 0 : device_plan::most_splits;
+    split_record = a.take<row_record<T>>(splits);
+    split_weight = take(splits, 1);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);
     key = a.take<std::int64_t>(p.rows);

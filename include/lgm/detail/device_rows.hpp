@@ -63,7 +63,7 @@ struct device_rows {
   std::int64_t operand_stride = 0;
   device_buffers<T> b;
   // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
-  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1;
+  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1, splits = 1;
   T* tile = nullptr;
   std::int64_t tile_stride = 0;
 
@@ -74,6 +74,56 @@ struct device_rows {
   }
   LGM_HD bool wants_parameters() const {
     return gradient.mean != nullptr || gradient.log_prior != nullptr || wants_log_variance();
+  }
+
+  // Range `split` of the tile's classes, as a tile of its own. Ranges begin at whole vectors.
+  LGM_HD device_rows slice(std::int64_t split) const {
+    if (splits == 1) return *this;
+    constexpr std::int64_t vector = 16;
+    const std::int64_t begin = class_count * split / splits / vector * vector,
+                       end = split + 1 == splits ? class_count
+                                                 : class_count * (split + 1) / splits / vector * vector;
+    const auto advance = [&](auto*& pointer) {
+      if (pointer != nullptr) pointer += begin;
+    };
+    device_rows part = *this;
+    part.first_class += begin;
+    part.class_count = end - begin;
+    part.tile += begin;
+    advance(part.b.constants.bias);
+    advance(part.b.constants.offset);
+    advance(part.b.constants.scale);
+    advance(part.b.constants.norm);
+    advance(part.b.constants.half_log_det);
+    advance(part.b.constants.uncentred);
+    for (void** operand : {&part.b.weights.high, &part.b.weights.low})
+      if (*operand != nullptr) *operand = static_cast<char*>(*operand) + begin * bytes_of<T>(form.format);
+    return part;
+  }
+  // Of a slice: where it begins in the tile that it is of.
+  LGM_HD std::int64_t begin_in(const device_rows& whole) const { return first_class - whole.first_class; }
+
+  // What one range of a row's classes has said of it so far, before the first class tile nothing.
+  LGM_HD row_record<T> split_record_of(std::int64_t i, std::int64_t split) const {
+    return splits == 1 || first_class == 0 ? b.record[i] : b.split_record[i * splits + split];
+  }
+  template <class Group>
+  LGM_HD void keep_split(const Group& group, std::int64_t i, std::int64_t split,
+                         const row_record<T>& r) const {
+    group.once([&] { (splits == 1 ? b.record[i] : b.split_record[i * splits + split]) = r; });
+  }
+  // Adds what all ranges have said.
+  LGM_HD void merge_splits(std::int64_t i, row_record<T>& r) const {
+    for (std::int64_t split = 0; splits > 1 && split < splits; ++split) {
+      const row_record<T>& from = b.split_record[i * splits + split];
+      r.evidence.merge(from.evidence);
+      r.likelihood += from.likelihood;
+      take_larger(from.best, r.best);
+      take_larger(from.wanted, r.wanted);
+      // Classes that are as near are as good: only their distance is asked for.
+      if (from.nearest.index >= 0 && (r.nearest.index < 0 || from.nearest.distance < r.nearest.distance))
+        r.nearest = from.nearest;
+    }
   }
 
   LGM_HD number_array<T> features(std::int64_t i) const {
@@ -423,6 +473,14 @@ struct device_rows {
   }
 
  private:
+  // The lowest class on ties.
+  template <class Found>
+  LGM_HD static void take_larger(const Found& from, Found& into) {
+    if (from.index >= 0 &&
+        (into.index < 0 || from.value > into.value || (from.value == into.value && from.index < into.index)))
+      into = from;
+  }
+
   template <class Group>
   LGM_HD void take(const Group& group, std::int64_t i, bool counts, std::int64_t target,
                    row_record<T>& r) const {

@@ -27,44 +27,62 @@ template <class T>
 struct logits_kernel {
   device_rows<T> t;
   template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t i) const {
-    const std::int64_t z = t.local_target(i);
-    auto row = group.hold(t.tile_row(i), t.class_count);
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t i = task / t.splits;
+    const device_rows<T> own = t.slice(task % t.splits);
+    const std::int64_t z = own.local_target(i);
+    auto row = group.hold(own.tile_row(i), own.class_count);
     const T none = -numeric<T>::infinity, half_norm = t.b.record[i].half_norm;
-    finish_logits(group, row, t.constants(), half_norm, z, none, t.direct(i));
+    finish_logits(group, row, own.constants(), half_norm, z, none, own.direct(i));
     if (z >= 0) {
       const T target = t.b.state->alpha_usable ? t.b.record[i].target.logit : numeric<T>::not_a_number;
       group.for_each(row, [&](T& l, std::int64_t k) {
         if (k == z) l = target;
       });
     }
-    row.store(t.tile_row(i));
+    row.store(own.tile_row(i));
   }
 };
 
-// A part of the tile's rows, one after the other: what the classes of the tile say of them, and with the last the scores.
+// A part of the tile's rows, one after the other, or a range of their classes: what the classes of the tile say of them, and
+// with the last the scores.
 template <class T>
 struct score_kernel {
   device_rows<T> t;
   bool gather, last;
 
   template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t part) const {
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t part = task / t.splits, split = task % t.splits;
+    const device_rows<T> own = t.slice(split);
     for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
-      row_record<T> r = t.b.record[i];
-      auto row = group.hold(t.tile_row(i), t.class_count);
+      row_record<T> r = t.split_record_of(i, split);
+      auto row = group.hold(own.tile_row(i), own.class_count);
       // The sums by class are not in use: they serve as scratch.
-      if (t.wishes.nearest) t.gather_nearest(group, i, row, t.b.class_sum + part * t.class_count, r);
+      if (t.wishes.nearest)
+        own.gather_nearest(group, i, row, t.b.class_sum + part * t.class_count + own.begin_in(t), r);
       if (gather) {
-        const T top = finish_logits(group, row, t.constants(), r.half_norm, std::int64_t(-1),
-                                    r.evidence.others.max, t.direct(i));
-        r.evidence.merge(evidence_of(group, row, top, t.first_class, t.wishes.find_best));
+        const T top = finish_logits(group, row, own.constants(), r.half_norm, std::int64_t(-1),
+                                    r.evidence.others.max, own.direct(i));
+        r.evidence.merge(evidence_of(group, row, top, own.first_class, t.wishes.find_best));
       }
-      if (last)
+      if (last && t.splits == 1)
         t.write_scores(group, i, r);
       else
-        t.keep(group, i, r);
+        t.keep_split(group, i, split, r);
     }
+  }
+};
+
+// The scores of a row whose classes were split.
+template <class T>
+struct merged_score_kernel {
+  device_rows<T> t;
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t i) const {
+    row_record<T> r = t.b.record[i];
+    t.merge_splits(i, r);
+    t.write_scores(group, i, r);
   }
 };
 
@@ -88,7 +106,7 @@ class device_score {
         t_.tile = out + t_.first_row * stride + t_.first_class;
         t_.tile_stride = stride;
         tiles_.make_products();
-        launch_rows(device_, t_.class_count, t_.row_count, logits_kernel<T>{t_});
+        launch_rows(device_, t_.class_count / t_.splits, t_.row_count * t_.splits, logits_kernel<T>{t_});
       });
     });
   }
@@ -108,9 +126,11 @@ class device_score {
       launch_rows(device_, t_.shape.dims, t_.row_count, prepare_plain_kernel<T>{t_});
       tiles_.for_class_tiles([&] {
         tiles_.make_products();
-        launch_rows(device_, t_.class_count, t_.parts,
+        launch_rows(device_, t_.class_count / t_.splits, t_.parts * t_.splits,
                     score_kernel<T>{t_, gather, tiles_.is_last_class_tile()});
       });
+      if (t_.splits > 1 && t_.shape.classes > 0)
+        launch_rows(device_, t_.shape.dims, t_.row_count, merged_score_kernel<T>{t_});
       if (t_.shape.classes == 0) {
         t_.class_count = 0;
         t_.wishes.nearest = false;

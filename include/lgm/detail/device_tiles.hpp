@@ -187,6 +187,7 @@ class device_tiles {
     t.all_features = features;
     t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
     t.parts = plan.parts;
+    t.splits = plan.splits;
     t.form = plan.form;
     t.operand_stride = plan.operand_stride;
   }
