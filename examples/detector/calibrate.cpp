@@ -115,7 +115,7 @@ void calibrate(const calibrate_options& chosen) {
   }
 
   scorer& scores = model->scores();
-  const std::string score = !asked.empty() ? asked : scores.names().front() == "msp" ? "msp" : "log_mixture";
+  const std::string score = !asked.empty() ? asked : scores.names().front() == "msp" ? "msp" : "log_density";
   if (needs_gaussians(score) && !scores.gaussians()) {
     throw std::runtime_error("--score " + score + ": needs --train, whose features it is estimated from");
   }

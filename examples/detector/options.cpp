@@ -210,7 +210,7 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
   calibrate_app->add_option("--train-labels", calibrate.train_labels, "Its labels, unless it is a directory");
   calibrate_app
       ->add_option("--score", calibrate.score,
-                   "What is compared with the threshold [default: log_mixture of Gaussians, msp of softmax]")
+                   "What is compared with the threshold [default: log_density of Gaussians, msp of softmax]")
       ->check(CLI::IsMember(all_score_names()));
   calibrate_app->add_option("--fpr", calibrate.fpr, "Share of the held-out data that may be rejected")
       ->check(CLI::Range(0.0, 1.0));

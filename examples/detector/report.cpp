@@ -103,41 +103,46 @@ std::string measure_table(const std::vector<model_result>& models, const std::ve
   return text;
 }
 
-// L-GM's own score less the best of softmax's, set by set.
-std::string comparison_text(const std::vector<model_result>& models) {
+// A score of L-GM less the best of softmax's, set by set.
+std::string comparison_text(const std::vector<model_result>& models, const std::string& own_name) {
   const auto find = [&](const char* key) {
     return std::find_if(models.begin(), models.end(), [&](const model_result& m) { return m.key == key; });
   };
   const auto lgm = find("lgm"), softmax = find("softmax");
   if (lgm == models.end() || softmax == models.end()) return "";
-  const auto own = std::find(lgm->scores.begin(), lgm->scores.end(), "log_mixture");
+  const auto own = std::find(lgm->scores.begin(), lgm->scores.end(), own_name);
   const auto own_index = static_cast<std::size_t>(own - lgm->scores.begin());
   const std::size_t seeds = lgm->seeds.size();
 
-  std::string text =
-      "\nL-GM's log_mixture less that score of the softmax model which is the best on the set: AUROC in "
-      "points";
-  if (seeds > 1) text += ",\nseed by seed, with the standard error of the mean";
-  text += "\n";
-  text += rule(3);
-  for (std::size_t set = 0; set < lgm->seeds.front().sets.size(); ++set) {
-    const auto best = best_of(models, set, &detection::auroc, true,
+  constexpr int half_width = 52;
+  const auto half = [&](std::size_t set, double detection::*measure, bool larger_is_better) -> std::string {
+    const auto best = best_of(models, set, measure, larger_is_better,
                               [](const model_result& m) { return m.key == "softmax"; });
-    if (!best) continue;
+    if (!best) return "";
     std::vector<double> values;
     for (std::size_t i = 0; i < seeds; ++i) {
-      values.push_back(lgm->seeds[i].sets[set].scores[own_index].auroc -
-                       softmax->seeds[i].sets[set].scores[best->score].auroc);
+      values.push_back(lgm->seeds[i].sets[set].scores[own_index].*measure -
+                       softmax->seeds[i].sets[set].scores[best->score].*measure);
     }
     const spread difference = spread_of(values);
-    const char* verdict = "";
-    if (difference.mean < 0) verdict = "loses";
-    if (seeds > 1 && std::abs(difference.mean) < 2 * difference.standard_error)
-      verdict = "no clear difference";
+    const bool is_worse = larger_is_better ? difference.mean < 0 : difference.mean > 0;
+    const bool is_clear = seeds == 1 || std::abs(difference.mean) >= 2 * difference.standard_error;
     std::string number = fmt::format("{:+.1f}", 100 * difference.mean);
     if (seeds > 1) number += fmt::format(" +-{:.1f}", 100 * difference.standard_error);
-    text += fmt::format("  {:<{}}{:>{}}  {:<18} {}\n", lgm->seeds.front().sets[set].name, name_width - 2,
-                        number, cell_width - 1, softmax->scores[best->score], verdict);
+    return fmt::format("{:>{}}  {:<18}{}", number, cell_width - 1, softmax->scores[best->score],
+                       !is_clear  ? "not clear"
+                       : is_worse ? "loses"
+                                  : "wins");
+  };
+  std::string text = fmt::format(
+      "\nL-GM's {} less that score of the softmax model which is the best on the set, in points", own_name);
+  if (seeds > 1) text += ",\nseed by seed, with the standard error of the mean";
+  text += fmt::format("\n{:<{}}{:<{}}{}\n{}\n", "", name_width, "     AUROC  than", half_width,
+                      "       FPR  than", std::string(name_width + 2 * half_width - 10, '-'));
+  for (std::size_t set = 0; set < lgm->seeds.front().sets.size(); ++set) {
+    text += fmt::format("  {:<{}}{:<{}}{}\n", lgm->seeds.front().sets[set].name, name_width - 2,
+                        half(set, &detection::auroc, true), half_width,
+                        half(set, &detection::fpr_at_95_tpr, false));
   }
   return text;
 }
@@ -213,7 +218,7 @@ std::string table_text(const std::vector<model_result>& models) {
                           fmt::format("share of {} that pass where 95 % of the test set do, %", against),
                           &detection::fpr_at_95_tpr, false);
   }
-  text += comparison_text(models);
+  for (const char* own : {"log_density", "log_mixture"}) text += comparison_text(models, own);
   if (!std::isnan(models.front().accuracy().mean)) text += accuracy_text(models, attacks);
   return text;
 }

@@ -44,7 +44,7 @@ struct model_result {
 };
 
 // Tables of AUROC and FPR, a row a score, a column a set, the best score of each set marked; accuracies, those under
-// attack too; and, where there are both models, where the density of L-GM loses to softmax's scores.
+// attack too; and, where there are both models, where the densities of L-GM lose to softmax's scores.
 std::string table_text(const std::vector<model_result>& models);
 
 // The content of results.json but for the options: means and spreads, and every seed's numbers.
