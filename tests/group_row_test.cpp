@@ -602,7 +602,7 @@ struct feature_gradient_run {
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>&) {
     const auto c = in.parameters(form_of(in.variant));
     lgm::begin_feature_gradient(group, in.n, in.features.data(), in.centre.data(),
-                                T(in.variant == 3 ? 0 : 0.625), in.variant == 4 ? nullptr : &c, T(-1.375),
+                                T(in.variant == 3 ? 0 : 0.625), in.variant != 4, c, T(-1.375),
                                 in.variant != 5, out.a);
   }
   template <class T>

@@ -132,7 +132,7 @@ LGM_HD void compute_row(results<T>& out) {
   out.add(p.row, classes);
   T weight_sum = lgm::sum_of_weights(group, row, constants);
   const lgm::class_parameters<T> of_target = p.parameters_of(target);
-  lgm::begin_feature_gradient(group, dims, p.features, p.centred, weight_sum, &of_target, T(0.5), false,
+  lgm::begin_feature_gradient(group, dims, p.features, p.centred, weight_sum, true, of_target, T(0.5), false,
                               p.gradient);
   out.add(p.gradient, dims);
 

@@ -190,8 +190,8 @@ void check_row(const Group& group) {
             gradient[j] -= w * (row.p.mean[k * size_of(dims) + j] - row.offset[j]);
         }
         const auto parameters = row.parameters_of(z);
-        lgm::begin_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), weight_sum,
-                                    &parameters, static_cast<T>(row.exact.weight[size_of(z)]), false,
+        lgm::begin_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), weight_sum, true,
+                                    parameters, static_cast<T>(row.exact.weight[size_of(z)]), false,
                                     begun.data());
         for (std::size_t j = 0; j < size_of(dims); ++j)
           CHECK(std::fabs(static_cast<real>(begun[j] + gradient[j]) - row.exact.feature[j]) < near * 4);

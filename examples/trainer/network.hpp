@@ -175,4 +175,6 @@ class network {
   vector<Scalar> parameters_, gradient_;
 };
 
+extern template class network<float>;
+
 }  // namespace trainer

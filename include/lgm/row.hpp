@@ -515,23 +515,23 @@ LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constant
 // products then add minus the sum of w_k mu'_k / Lambda_k over the range's other classes, or, where they work on
 // differences (weight_sum = 0, centred unused), the whole sum of w_k (x - mu_k) / Lambda_k.
 //   weight_sum  the range's sum of w_k / Lambda_k, without the target's
-//   target      null where the range does not have it
+//   target      the target's class; not read where has_target says that the range does not have it
 template <class Group, class Features, class Centred, class T>
 LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const Features& features,
-                                   const Centred& centred, T weight_sum, const class_parameters<T>* target,
-                                   T target_weight, bool add, T* out) {
+                                   const Centred& centred, T weight_sum, bool has_target,
+                                   const class_parameters<T>& target, T target_weight, bool add, T* out) {
   using detail::fused;
-  const bool diagonal = target != nullptr && target->log_variance != nullptr && target->diagonal;
-  const T weight = target == nullptr || target->log_variance == nullptr || diagonal
+  const bool diagonal = has_target && target.log_variance != nullptr && target.diagonal;
+  const T weight = !has_target || target.log_variance == nullptr || diagonal
                        ? target_weight
-                       : target_weight * inverse_variance(*target->log_variance);
+                       : target_weight * inverse_variance(*target.log_variance);
   group.for_each(dims, [&](auto j) {
     using V = decltype(load(features, j));
     V sum = add ? load(static_cast<const T*>(out), j) : V(T(0));
     if (weight_sum != T(0)) sum = fused(V(weight_sum), load(centred, j), sum);
-    if (target != nullptr) {
-      V t = load(features, j) - load(target->mean, j);
-      if (diagonal) t = t * inverse_variance(load(target->log_variance, j));
+    if (has_target) {
+      V t = load(features, j) - load(target.mean, j);
+      if (diagonal) t = t * inverse_variance(load(target.log_variance, j));
       sum = fused(V(weight), t, sum);
     }
     store(out, j, sum);

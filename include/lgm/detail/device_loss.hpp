@@ -368,7 +368,7 @@ class device_loss {
                   zero_kernel<T>{s.dims, t_.feature_sum_stride(), t_.feature_sum(0)});
     const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
     if (parameters && !t_.targets.is_soft)
-      device_.template launch<32>(32, ceil_divide(t_.row_count, rank_block),
+      device_.template launch<32>(32, rank_kernel::tasks(t_.row_count),
                                   rank_kernel{t_.row_count, t_.b.key, t_.b.ranked_row, t_.b.ranked_class});
     tiles_.for_class_tiles([&] {
       if (needs_logits && !finished)

@@ -20,8 +20,8 @@
 
 namespace lgm::detail {
 
-// Dimensions in a task.
-constexpr std::int64_t moments_columns = 128;
+// Dimensions in a task, and samples or classes in one that looks at labels or counts alone.
+constexpr std::int64_t moments_columns = 128, moments_rows = 32;
 
 struct device_moments_plan {
   std::int64_t rows = 0;  // samples in a tile
@@ -83,8 +83,8 @@ struct moments_key_kernel {
   moments_tile<T, A> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * rank_block;
-    group.for_each(smaller(rank_block, t.rows - begin), [&](std::int64_t n) {
+    const std::int64_t begin = task * moments_rows;
+    group.for_each(smaller(moments_rows, t.rows - begin), [&](std::int64_t n) {
       const std::int64_t i = begin + n, label = t.labels[t.first + i];
       const std::int64_t local =
           label == t.ignore_label || t.weight(i) == A(0) ? -1 : local_class(t.shape, label);
@@ -124,8 +124,8 @@ struct add_counts_kernel {
   moments_tile<T, A> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * rank_block;
-    group.for_each(smaller(rank_block, t.shape.classes - begin), [&](std::int64_t n) {
+    const std::int64_t begin = task * moments_rows;
+    group.for_each(smaller(moments_rows, t.shape.classes - begin), [&](std::int64_t n) {
       const std::int64_t k = begin + n;
       std::int64_t r = first_of_class(t.b.ranked, t.rows, k);
       if (r == t.rows || t.b.ranked[r] != k) return;
@@ -185,13 +185,13 @@ status device_accumulate_moments(Device& device, std::size_t tile_bytes, const s
   const bool scatter = moments.scatter != nullptr && dims > 0;
   for (; t.first < s.samples; t.first += t.rows) {
     t.rows = std::min(plan.rows, s.samples - t.first);
-    const std::int64_t tasks = ceil_divide(t.rows, rank_block);
-    device.template launch<32>(32, tasks, moments_key_kernel<T, A>{t});
-    device.template launch<32>(32, tasks, rank_kernel{t.rows, t.b.key, t.b.row, t.b.ranked});
+    device.template launch<32>(32, ceil_divide(t.rows, moments_rows), moments_key_kernel<T, A>{t});
+    device.template launch<32>(32, rank_kernel::tasks(t.rows),
+                               rank_kernel{t.rows, t.b.key, t.b.row, t.b.ranked});
     if (moments.mean != nullptr)
       launch_rows(device, std::min(dims, moments_columns), s.classes * blocks,
                   merge_samples_kernel<T, A>{t, scatter});
-    device.template launch<32>(32, ceil_divide(s.classes, rank_block), add_counts_kernel<T, A>{t});
+    device.template launch<32>(32, ceil_divide(s.classes, moments_rows), add_counts_kernel<T, A>{t});
     if (!scatter) continue;
     launch_rows(device, dims, t.rows, clear_deviations_kernel<T, A>{t});
     const A* const deviation = t.b.deviation;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/device_ranks.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
@@ -38,8 +39,7 @@ struct device_plan {
   std::int64_t operand_stride = 0;  // elements between rows of the products' operands
   bool narrow = false;              // features are of 16 bits, and so may their gradients be
 
-  // rank_kernel compares all pairs of a tile's rows.
-  static constexpr std::int64_t most_rows = std::int64_t(1) << 14;
+  static constexpr std::int64_t most_rows = rank_kernel::most_rows;
   static constexpr std::int64_t useful_rows = 256, enough_rows = 4096;
   // Of samples, in a task that counts them.
   static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;

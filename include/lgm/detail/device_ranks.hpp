@@ -4,28 +4,43 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/scalar.hpp>
+#include <lgm/group.hpp>
 
 // The samples of a tile by class.
 
 namespace lgm::detail {
 
-// Sorts the rows of a tile by their keys, in their order where keys are equal, by counting for each how many come before it:
-// each pair is compared once, which for the rows of a tile is little beside the rest, and takes one launch and no scratch.
-constexpr std::int64_t rank_block = 32;
+// Sorts the rows of a tile by their keys, in their order where keys are equal, by counting for each how many come before it.
+// Each pair is compared once: for the rows of a tile that is little beside the rest, and takes one launch and no scratch, where
+// a radix sort takes several. A task counts for some rows at a time, which read the keys once, in 16 bits of a sum each.
 struct rank_kernel {
-  std::int64_t rows;
+  static constexpr std::int64_t task_rows = 4, most_rows = std::int64_t(1) << 14;
+
+  std::int64_t rows;           // up to most_rows
   const std::int64_t* key;     // [rows]: the row's class, the number of classes where it has none
   std::int64_t *row, *ranked;  // [rows], out: rows in the order of their keys, and the keys
 
+  LGM_HD static constexpr std::int64_t tasks(std::int64_t rows) { return (rows + task_rows - 1) / task_rows; }
+
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * rank_block;
-    group.for_each(smaller(rank_block, rows - begin), [&](std::int64_t n) {
-      const std::int64_t i = begin + n, mine = key[i];
-      std::int64_t rank = 0;
-      for (std::int64_t j = 0; j < rows; ++j) rank += key[j] < mine || (key[j] == mine && j < i) ? 1 : 0;
-      row[rank] = i;
-      ranked[rank] = mine;
+    const std::int64_t first = task * task_rows, n = smaller(task_rows, rows - first);
+    std::int64_t mine[task_rows] = {};
+    for (int r = 0; r < task_rows; ++r) mine[r] = key[first + smaller(n - 1, std::int64_t(r))];
+    const std::int64_t before = group.reduce(
+        rows, std::int64_t(0),
+        [&](std::int64_t j) {
+          const std::int64_t other = key[j];
+          std::int64_t counts = 0;
+          for (int r = 0; r < task_rows; ++r)
+            counts |= std::int64_t(other < mine[r] || (other == mine[r] && j < first + r) ? 1 : 0) << 16 * r;
+          return counts;
+        },
+        plus{});
+    group.for_each(n, [&](std::int64_t r) {
+      const std::int64_t rank = (before >> 16 * r) & 0xffff;
+      row[rank] = first + r;
+      ranked[rank] = key[first + r];
     });
   }
 };

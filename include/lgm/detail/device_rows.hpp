@@ -378,8 +378,8 @@ struct device_rows {
     if (gradient.feature == nullptr) return;
     const std::int64_t z = local_target(i);
     const class_parameters<T> target = parameters_of(first_class + (z < 0 ? 0 : z));
-    begin_feature_gradient(group, shape.dims, features(i), centred(i), diagonal() ? T(0) : weight_sum,
-                           z < 0 ? nullptr : &target, r.weight, first_class > 0, feature_sum(i));
+    begin_feature_gradient(group, shape.dims, features(i), centred(i), diagonal() ? T(0) : weight_sum, z >= 0,
+                           target, r.weight, first_class > 0, feature_sum(i));
   }
   // Of a row that does not count.
   template <class Group>

@@ -418,8 +418,8 @@ class host_loss {
       const std::int64_t z = t_.local_target(i);
       const class_parameters<T> target = t_.parameters_of(t_.first_class + std::max<std::int64_t>(z, 0));
       begin_feature_gradient(group_type{}, dims, t_.features(i), t_.centred(i),
-                             diagonal() ? T(0) : weight_sum, z < 0 ? nullptr : &target, b_.record[i].weight,
-                             add, gradient);
+                             diagonal() ? T(0) : weight_sum, z >= 0, target, b_.record[i].weight, add,
+                             gradient);
     });
     for (T* sum : arrays)
       for (std::int64_t part = 1; sum != nullptr && part < parts; ++part)

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT
+#include "network.hpp"
+
+namespace trainer {
+
+template class network<float>;
+
+}  // namespace trainer
