@@ -300,6 +300,18 @@ TEST_CASE("rows that are not finite have no score, and change no other's") {
   }
 }
 
+TEST_CASE("the same rows get the same scores every time") {
+  const samples train = correlated_samples(600, 32, 5);
+  const detector::feature_gaussians gaussians = estimate(train);
+  // Batches much taller than they are wide, and more than one thread, which must not meet in scratch memory.
+  detector::scorer scores(gaussians.by_class, gaussians, 3);
+  const detector::row_scores first = scores(train.features);
+  bool is_same = true;
+  for (int round = 0; round < 300; ++round)
+    is_same = is_same && scores(train.features).columns == first.columns;
+  CHECK(is_same);
+}
+
 TEST_CASE("a score that a model does not have is named with those that it has") {
   const detector::scorer scores(detector::linear_head{random_matrix(3, 5, 1, 1), random_vector(3, 1, 2)},
                                 std::nullopt, 1);

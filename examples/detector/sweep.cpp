@@ -173,7 +173,7 @@ void sweep(const sweep_options& chosen) {
   const surroundings around(data, team);
   measurer measured(around, sets, base.repeat);
 
-  const std::vector<std::string> shown{"log_density", "log_mixture", "mahalanobis"};
+  const std::vector<std::string> shown{"log_density", "log_mixture"};
   const model_result& softmax = measured(head_kind::softmax, base);
   const std::string baseline = *std::max_element(
       softmax.scores.begin(), softmax.scores.end(), [&](const std::string& a, const std::string& b) {
