@@ -22,7 +22,13 @@ constexpr lgm::status statuses[] = {lgm::status::success,
                                     lgm::status::invalid_label_smoothing,
                                     lgm::status::invalid_option,
                                     lgm::status::label_out_of_range,
-                                    lgm::status::workspace_too_small};
+                                    lgm::status::workspace_too_small,
+                                    lgm::status::launch_failed,
+                                    lgm::status::product_failed,
+                                    lgm::status::not_positive_definite,
+                                    lgm::status::wrong_type,
+                                    lgm::status::wrong_device,
+                                    lgm::status::wrong_layout};
 
 }  // namespace
 

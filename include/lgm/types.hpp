@@ -34,6 +34,9 @@ enum class [[nodiscard]] status {
   launch_failed,            // a device: a kernel could not be enqueued; what came before it was
   product_failed,           // a device: the same of a matrix product
   not_positive_definite,    // a covariance that is singular to within rounding, or not finite
+  wrong_type,               // a tensor of other numbers
+  wrong_device,             // a tensor in another memory
+  wrong_layout,             // a tensor of other dimensions, or whose strides are not those of rows
 };
 // clang-format on
 
@@ -56,6 +59,9 @@ LGM_HD constexpr const char* to_string(status value) {
     case status::launch_failed: return "a kernel could not be launched";
     case status::product_failed: return "a matrix product could not be enqueued";
     case status::not_positive_definite: return "the covariance is singular to within rounding, or not finite";
+    case status::wrong_type: return "the tensor has numbers of another type";
+    case status::wrong_device: return "the tensor lies in another memory";
+    case status::wrong_layout: return "the tensor's dimensions or strides are not those that are needed";
   }
   return "unknown status";
 }

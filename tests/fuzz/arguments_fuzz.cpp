@@ -40,7 +40,9 @@ enum class function {
   accumulate_moments,
   merge_moments,
   estimate,
-  count
+  count,
+  whiten = count,
+  estimate_whitening
 };
 
 // ---- one call ----
@@ -49,7 +51,11 @@ template <class T, class L>
 class call {
  public:
   explicit call(choices& bytes) : in_(bytes), random_(seed()) {
-    name_ = static_cast<function>(in_.byte() % static_cast<unsigned>(function::count));
+    // Few bytes are those that came last: the corpus keeps its meaning.
+    const unsigned which = in_.byte();
+    name_ = which >= 252   ? function::estimate_whitening
+            : which >= 248 ? function::whiten
+                           : static_cast<function>(which % static_cast<unsigned>(function::count));
     kind_ = in_.often() ? values::real : values::wild;
     offset_ = in_.byte() % 4;
     make_context();
@@ -78,7 +84,9 @@ class call {
   using limits = std::numeric_limits<T>;
 
   std::uint64_t seed() { return in_.byte() << 8 | in_.byte(); }
-  bool uses_workspace() const { return name_ <= function::score || name_ == function::accumulate_moments; }
+  bool uses_workspace() const {
+    return name_ <= function::score || name_ == function::accumulate_moments || name_ == function::whiten;
+  }
   bool may_lack_labels() const { return name_ == function::logits || name_ == function::logits_backward; }
 
   // ---- memory: null, or of the length that the shape says; of none where that is too much ----
@@ -300,7 +308,7 @@ class call {
 
   void make_arguments() {
     const auto& s = shape_;
-    if (uses_workspace()) {
+    if (uses_workspace() && name_ != function::whiten) {
       if (name_ != function::score && name_ != function::plain_logits) make_options();
       if (name_ != function::accumulate_moments) make_mixture();
     }
@@ -379,6 +387,10 @@ class call {
         break;
       case function::merge_moments: in_.byte() % 2 == 0 ? make_merge<double>() : make_merge<float>(); break;
       case function::estimate: in_.byte() % 2 == 0 ? make_estimate<double>() : make_estimate<float>(); break;
+      case function::whiten: make_whiten(); break;
+      case function::estimate_whitening:
+        in_.byte() % 2 == 0 ? make_estimate_whitening<double>() : make_estimate_whitening<float>();
+        break;
       default: {
         const T* from = input(s.samples, 2, 0, values::real);
         T* into = output(s.samples, 2);
@@ -513,6 +525,46 @@ class call {
                 status::null_pointer);
     too_much_ = missing_;
     run_ = [this, m, o] { return lgm::estimate(context_, shape_, m, o, parameters_); };
+  }
+
+  void make_whiten() {
+    const auto& s = shape_;
+    // An input of the call, but the struct has no const.
+    T* const map = const_cast<T*>(input(s.dims, s.dims, 0, values::real));
+    const lgm::whitening<T> w{map, const_cast<T*>(optional(s.dims, values::real))};
+    features_ = input(s.samples, s.dims, s.feature_stride, values::real);
+    T* const out = output(s.samples, s.dims, s.gradient_stride);
+    faults_.add((map == nullptr || features_ == nullptr || out == nullptr) && s.samples > 0 && s.dims > 0,
+                status::null_pointer);
+    run_ = [this, w, out] { return lgm::whiten(context_, shape_, w, features_, out, workspace_); };
+  }
+
+  template <class A>
+  void make_estimate_whitening() {
+    const auto& s = shape_;
+    const lgm::class_moments<A> m = make_moments<A>(false);
+    check_moments(m);
+    const lgm::whitening<T> w{output(s.dims, s.dims), output(s.dims), output(1)};
+    lgm::whitening_options<T> o;
+    o.variance_floor = option(T(1));
+    o.shrinkage = option(T(1));
+    faults_.add(!(o.variance_floor >= T(0) && o.variance_floor <= limits::max()) ||
+                    !(o.shrinkage >= T(0) && o.shrinkage <= T(1)),
+                status::invalid_option);
+    faults_.add(w.offset != nullptr && m.mean == nullptr && s.classes > 0 && s.dims > 0,
+                status::null_pointer);
+    faults_.add((w.matrix == nullptr || m.scatter == nullptr) && s.dims > 0, status::null_pointer);
+    faults_.add(product_too_large(s.dims, s.dims), status::size_too_large);
+    // Numbers at random are seldom a covariance.
+    faults_.allow(true, status::not_positive_definite);
+    const std::size_t needed = lgm::whitening_workspace_size<A>(context_, s);
+    too_much_ = missing_ || needed > most_workspace;
+    if (too_much_) return;
+    space_.reset(new unsigned char[needed + offset_]);
+    const bool too_small = in_.rarely() && needed > 0;
+    workspace_ = {space_.get() + offset_, needed - (too_small ? 1 : 0)};
+    faults_.add(too_small, status::workspace_too_small);
+    run_ = [this, m, o, w] { return lgm::estimate_whitening(context_, shape_, m, o, w, workspace_); };
   }
 
   // ---- workspace ----

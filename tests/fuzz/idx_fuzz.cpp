@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "idx.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <cstddef>
@@ -12,30 +10,15 @@
 #include <string>
 #include <vector>
 
+#include "memory_file.hpp"
 #include "support.hpp"
 
 // Image sets: any file, gzipped or not, gives the array that it holds, or one line that says why not.
 
 namespace {
 
-using bytes = std::vector<std::uint8_t>;
-
-// A file that has a name but lies in memory.
-class memory_file {
- public:
-  explicit memory_file(const bytes& content) : descriptor_(memfd_create("idx", 0)) {
-    fuzz::require(descriptor_ >= 0 && write(descriptor_, content.data(), content.size()) ==
-                                          static_cast<ssize_t>(content.size()),
-                  "the file could be written");
-  }
-  memory_file(const memory_file&) = delete;
-  memory_file& operator=(const memory_file&) = delete;
-  ~memory_file() { close(descriptor_); }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
-
- private:
-  int descriptor_;
-};
+using fuzz::bytes;
+using fuzz::memory_file;
 
 // What the reader makes of a file; nothing where it throws.
 std::optional<trainer::idx_array> read(const bytes& content, int dimensions) {
