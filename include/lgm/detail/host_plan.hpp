@@ -199,6 +199,8 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
     p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
     p.operand = p.classes;
   }
+  // What is done with at once is better still in a cache.
+  if (forward_only) p.rows = std::min(p.rows, enough);
   if (s.samples > 0) {
     // Tiles of even height rather than a small last one.
     const std::int64_t tiles = (s.samples - 1) / p.rows + 1;
