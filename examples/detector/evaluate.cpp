@@ -23,6 +23,7 @@
 
 #include "../trainer/foreign.hpp"
 #include "../trainer/gnuplot.hpp"
+#include "../trainer/report.hpp"
 #include "deployed_model.hpp"
 #include "metrics.hpp"
 #include "npy.hpp"

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "command_line.hpp"
 #include "schedule_text.hpp"
 #include "scores.hpp"
 
@@ -245,15 +246,7 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) {
-      app.exit(error);
-      return std::nullopt;
-    }
-    throw std::runtime_error(error.what());
-  }
+  if (!trainer::parsed(app, argc, argv)) return std::nullopt;
 
   if (evaluate_app->parsed()) {
     finish_training(evaluate.training, evaluate_texts);

@@ -227,25 +227,6 @@ nlohmann::ordered_json to_json(const trainer::spread& value) {
   return {{"mean", number(value.mean)}, {"standard_deviation", number(value.deviation)}};
 }
 
-nlohmann::ordered_json to_json(const trainer::options& chosen) {
-  return {{"data", chosen.data},
-          {"head", trainer::to_string(chosen.head)},
-          {"dims", chosen.dims},
-          {"epochs", chosen.epochs},
-          {"lr_epochs", chosen.lr_epochs},
-          {"batch", chosen.batch},
-          {"lr", chosen.lr},
-          {"seed", chosen.seed},
-          {"repeat", chosen.repeat},
-          {"train_limit", chosen.train_limit},
-          {"threads", chosen.threads},
-          {"alpha", chosen.alpha_text},
-          {"lambda", chosen.lambda},
-          {"covariance", trainer::to_string(chosen.covariance)},
-          {"update_mean", trainer::to_string(chosen.update_mean)},
-          {"update_variance", trainer::to_string(chosen.update_variance)}};
-}
-
 nlohmann::ordered_json results_json(const std::vector<model_result>& models) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const model_result& model : models) {

@@ -51,6 +51,5 @@ std::string table_text(const std::vector<model_result>& models);
 nlohmann::ordered_json results_json(const std::vector<model_result>& models);
 
 nlohmann::ordered_json to_json(const trainer::spread& value);
-nlohmann::ordered_json to_json(const trainer::options& chosen);
 
 }  // namespace detector

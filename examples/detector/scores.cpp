@@ -41,12 +41,7 @@ lgm::host_context context_of(int threads) {
 
 lgm::shape shape_of(std::int64_t samples, std::int64_t classes, std::int64_t dims,
                     lgm::covariance covariance) {
-  lgm::shape shape;
-  shape.samples = samples;
-  shape.classes = classes;
-  shape.dims = dims;
-  shape.covariance = covariance;
-  return shape;
+  return {samples, classes, dims, covariance};
 }
 
 lgm::workspace workspace_of(std::vector<std::byte>& memory) { return {memory.data(), memory.size()}; }

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../trainer/gnuplot.hpp"
+#include "../trainer/report.hpp"
 #include "../trainer/schedule_text.hpp"
 #include "detector_model.hpp"
 #include "evaluate.hpp"

@@ -127,8 +127,9 @@ ffi::Error score(array<T> features, array<T> mean, array<T> log_variance, array<
   return done;
 }
 
+// What forward and backward begin with.
 template <class T>
-auto bind_forward() {
+auto bind_loss() {
   return ffi::Ffi::Bind()
       .Attr<double>("lambda")
       .Attr<std::int64_t>("mean")
@@ -137,22 +138,17 @@ auto bind_forward() {
       .template Arg<array<T>>()
       .template Arg<array<T>>()
       .template Arg<array<T>>()
-      .template Arg<array<T>>()
-      .template Ret<array<T>>()
-      .template Ret<array<T>>();
+      .template Arg<array<T>>();
+}
+
+template <class T>
+auto bind_forward() {
+  return bind_loss<T>().template Ret<array<T>>().template Ret<array<T>>();
 }
 
 template <class T>
 auto bind_backward() {
-  return ffi::Ffi::Bind()
-      .Attr<double>("lambda")
-      .Attr<std::int64_t>("mean")
-      .Arg<array<T>>()
-      .template Arg<labels_array>()
-      .template Arg<array<T>>()
-      .template Arg<array<T>>()
-      .template Arg<array<T>>()
-      .template Arg<array<T>>()
+  return bind_loss<T>()
       .template Arg<array<T>>()
       .template Arg<array<T>>()
       .template Ret<array<T>>()

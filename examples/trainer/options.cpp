@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "command_line.hpp"
 #include "schedule_text.hpp"
 
 namespace trainer {
@@ -66,15 +67,7 @@ std::optional<options> parse_options(int argc, const char* const* argv) {
       "--resume", chosen.resume,
       "Go on from what this directory holds of the same options, and save there unless --save names another");
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) {
-      app.exit(error);
-      return std::nullopt;
-    }
-    throw std::runtime_error(error.what());
-  }
+  if (!parsed(app, argc, argv)) return std::nullopt;
 
   const auto require = [](bool holds, const std::string& message) {
     if (!holds) throw std::runtime_error(message);

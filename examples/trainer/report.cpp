@@ -36,6 +36,8 @@ nlohmann::ordered_json to_json(const batch_loss& loss, bool has_likelihood) {
   return json;
 }
 
+}  // namespace
+
 nlohmann::ordered_json to_json(const options& chosen) {
   return {{"data", chosen.data},
           {"head", to_string(chosen.head)},
@@ -54,8 +56,6 @@ nlohmann::ordered_json to_json(const options& chosen) {
           {"update_mean", to_string(chosen.update_mean)},
           {"update_variance", to_string(chosen.update_variance)}};
 }
-
-}  // namespace
 
 std::string table_text(const std::vector<head_results>& heads) {
   struct row {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,9 @@ std::string table_text(const std::vector<head_results>& heads);
 
 // The test accuracies of several seeds, with mean and spread.
 std::string seeds_text(const std::vector<head_results>& heads);
+
+// The options of a training, under their names.
+nlohmann::ordered_json to_json(const options& chosen);
 
 // The content of results.json.
 std::string results_text(const options& chosen, const data_set& data, const std::vector<head_results>& heads);
