@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# From a fresh Debian or Ubuntu to the demo, or to all tests, in one command. See usage below.
+# From a fresh Debian or Ubuntu to the demo, to an example in a framework, or to all tests, in one command. See usage below.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,6 +9,17 @@ demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev
                nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
 test_packages=("${demo_packages[@]}" clang clang-format clang-tidy llvm libclang-rt-dev libomp-dev doxygen
                libbenchmark-dev libopenblas-dev python3-numpy python3-pip valgrind)
+
+# What each folder of examples/ in a framework needs, beyond its requirements.txt.
+framework_examples=(jax tensorflow pytorch caffe)
+example_packages=(g++ cmake ninja-build ccache libeigen3-dev)
+python_packages=(python3 python3-venv python3-pip)
+jax_packages=("${python_packages[@]}")
+tensorflow_packages=("${python_packages[@]}" doctest-dev nlohmann-json3-dev "$data_package")
+pytorch_packages=("${python_packages[@]}" "$data_package")
+caffe_packages=("${python_packages[@]}" xz-utils libprotobuf-dev protobuf-compiler libgoogle-glog-dev libgflags-dev
+                libhdf5-dev libboost-system-dev libboost-thread-dev libboost-filesystem-dev libopenblas-dev
+                doctest-dev "$data_package")
 
 # shellcheck source=cmake/checks.sh
 source "$root/cmake/checks.sh"
@@ -19,13 +30,17 @@ export CCACHE_BASEDIR=${CCACHE_BASEDIR-$root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDI
 
 usage() {
   cat <<EOF
-usage: cmake/bootstrap.sh demo [OPTION...]   build the trainer, train it and name its pictures
-       cmake/bootstrap.sh test               run every check: format, lint, g++, clang++, nvcc, sanitizers, fuzzing, tests
+usage: cmake/bootstrap.sh demo [OPTION...]      build the trainer, train it and name its pictures
+       cmake/bootstrap.sh example NAME [ARG...] build the example in a framework and run its tests;
+                                                NAME: ${framework_examples[*]}
+       cmake/bootstrap.sh test                  run every check: format, lint, g++, clang++, nvcc, sanitizers,
+                                                fuzzing, tests, the examples
 
-Both install the Debian or Ubuntu packages that are missing, or print the command that does, and build in build/.
+All install the Debian or Ubuntu packages that are missing, or print the command that does, and build in build/.
 demo hands its options to the trainer: --epochs N, --data DIR, ... (demo --help lists them); pictures and tables go
-to --out DIR, build/demo unless said. test skips what this machine has no tool for and says so; LGM_REQUIRE_CUDA=1,
-LGM_REQUIRE_EIGEN5=1 and LGM_REQUIRE_CLANG_TOOLS=1 make a failure of that.
+to --out DIR, build/demo unless said. example puts Python packages into build/python, which the examples share, and
+hands its arguments to examples/NAME/check. test skips what this machine has no tool for and says so;
+LGM_REQUIRE_CUDA=1, LGM_REQUIRE_EIGEN5=1, LGM_REQUIRE_CLANG_TOOLS=1 and LGM_REQUIRE_CAFFE=1 make a failure of that.
 EOF
 }
 
@@ -111,6 +126,19 @@ demo() {
   if [[ -n $pictures ]]; then printf '\nPictures:\n%s\n' "$pictures"; fi
 }
 
+# example NAME [ARG...]
+example() {
+  local name=${1-} folder=$root/examples/${1-} packages=${1-}_packages[@]
+  [[ " ${framework_examples[*]} " == *" $name "* ]] || die "examples in a framework are: ${framework_examples[*]}"
+  shift
+  install_missing "${example_packages[@]}" "${!packages}"
+
+  local environment=$root/build/python
+  if [[ ! -x $environment/bin/pip ]]; then python3 -m venv "$environment"; fi
+  "$environment/bin/pip" --quiet --disable-pip-version-check install -r "$folder/requirements.txt"
+  PYTHON=$environment/bin/python "$folder/check" "$@"
+}
+
 # ---- test: stages, each with its log in build/ci and its minutes in the table at the end ----
 
 minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
@@ -146,19 +174,23 @@ chain_gcc() {
   test_preset gcc || true
   stage docs check_docs
 }
-chain_clang() {
-  test_preset clang || true
-  stage tidy check_tidy
-}
+chain_tidy() { stage tidy check_tidy; }
 chain_asan() { test_preset asan; }
 chain_fuzz() { test_preset fuzz; }
 chain_cuda() { stage cuda check_cuda; }
 chain_tsan() { stage tsan check_tsan; }
 chain_eigen5() { stage eigen5 check_eigen5; }
 chain_regress() { stage regress check_regress; }
+# One after another: they share an environment. The README's own command, and one that fails says nothing of the next.
+chain_examples() {
+  local name failed=0
+  for name in "${framework_examples[@]}"; do stage "$name" cmake/bootstrap.sh example "$name" || failed=1; done
+  return "$failed"
+}
 
 run_tests() {
-  install_missing "${test_packages[@]}"
+  install_missing "${test_packages[@]}" "${example_packages[@]}" "${jax_packages[@]}" "${tensorflow_packages[@]}" \
+    "${pytorch_packages[@]}" "${caffe_packages[@]}"
   cd "$root"
   rm -rf build/ci
   mkdir -p build/ci
@@ -172,7 +204,7 @@ run_tests() {
   # A process group for each, so that an interrupt ends all that a chain has started.
   set -m
   trap 'for chain in $(jobs -p); do kill -- "-$chain"; done 2>/dev/null; exit 130' INT TERM
-  for chain in asan gcc clang cuda fuzz tsan eigen5 regress; do
+  for chain in asan gcc examples tidy cuda fuzz tsan eigen5 regress; do
     while (($(jobs -rp | wc -l) >= lanes)); do wait -n || true; done
     "chain_$chain" &
   done
@@ -180,7 +212,7 @@ run_tests() {
 
   local name result seconds failures=0
   printf '\n%-14s %-7s %8s\n' stage result min:s
-  for name in format {gcc,clang,asan,fuzz}-{build,test} tidy tsan cuda eigen5 regress docs; do
+  for name in format {gcc,asan,fuzz}-{build,test} tidy tsan cuda eigen5 "${framework_examples[@]}" regress docs; do
     # Tests whose build failed are not run, and what is not run has not passed.
     result='not run' seconds=0
     if [[ -f build/ci/$name.result ]]; then read -r result seconds <"build/ci/$name.result"; fi
@@ -195,6 +227,10 @@ case ${1-} in
   demo)
     shift
     demo "$@"
+    ;;
+  example)
+    shift
+    example "$@"
     ;;
   test) run_tests ;;
   -h | --help | help) usage ;;
