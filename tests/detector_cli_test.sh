@@ -4,52 +4,13 @@
 # The detector as a command, each of its commands on a tiny set: bash detector_cli_test.sh PATH_OF_DETECTOR
 
 set -u
-# The plainest locale, as on a bare machine.
-export LC_ALL=C
-detector=$(realpath "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-# rejects WORDS ARGUMENT...: stops with an error of one line that holds the words, and says nothing else.
-rejects() {
-  local words=$1
-  shift
-  if "$detector" "$@" >stdout 2>stderr; then fail "accepted: $*"; fi
-  [ "$(wc -l <stderr)" = 1 ] || fail "not one line on stderr: $*: $(cat stderr)"
-  grep -qF -- "$words" stderr || fail "'$words' missing: $*: $(cat stderr)"
-  [ -s stdout ] && fail "wrote to stdout: $*"
-}
+# shellcheck source=tests/support/cli.sh
+source "$(dirname "$0")/support/cli.sh"
 
 # does ARGUMENT...: ends well, and writes nothing to stderr.
 does() {
-  "$detector" "$@" >stdout 2>stderr || fail "$*: $(cat stderr)"
+  "$program" "$@" >stdout 2>stderr || fail "$*: $(cat stderr)"
   [ -s stderr ] && fail "$*: wrote to stderr: $(cat stderr)"
-}
-
-# bytes NUMBER...: bytes of these values.
-bytes() {
-  local text
-  printf -v text '\\x%x' "$@"
-  # shellcheck disable=SC2059
-  printf "$text"
-}
-
-# idx FILE SIZE...: a header for unsigned bytes, followed by what comes from stdin.
-idx() {
-  local file=$1 size
-  shift
-  {
-    bytes 0 0 8 $#
-    for size in "$@"; do bytes $((size >> 24 & 255)) $((size >> 16 & 255)) $((size >> 8 & 255)) $((size & 255)); done
-    cat
-  } >"$file"
 }
 
 # npy FILE SHAPE: the same as a .npy file, with the shape as Python writes it.
@@ -142,8 +103,8 @@ rejects '--epsilon' evaluate --data set --epsilon 4,4
 rejects '--epsilon' evaluate --data set --epsilon 0
 rejects '--speed' evaluate --speed 1
 rejects 'subcommand' --out x
-"$detector" --help | grep -q calibrate || fail "--help does not list the commands"
-"$detector" evaluate --help | grep -q -- --pgd-steps || fail "evaluate --help does not list --pgd-steps"
+"$program" --help | grep -q calibrate || fail "--help does not list the commands"
+"$program" evaluate --help | grep -q -- --pgd-steps || fail "evaluate --help does not list --pgd-steps"
 
 # ---- features ----
 
@@ -225,7 +186,7 @@ verdicts gaussians other.npy
 
 # Rows are judged as they come: of a pipe whose end is not there yet, the first ones are printed.
 mkfifo pipe
-"$detector" apply --model gaussians --input pipe >streamed 2>stderr &
+"$program" apply --model gaussians --input pipe >streamed 2>stderr &
 exec 9>pipe
 {
   npy /dev/stdout '(6000, 20)' </dev/null
@@ -240,7 +201,7 @@ grep -q 'pipe: truncated' stderr || fail "pipe: $(cat stderr)"
 npy many.npy '(60000, 20)' < <(for ((i = 0; i < 1000; ++i)); do cat test-bytes; done)
 verdicts gaussians many.npy
 [ "$(wc -l <verdicts)" = 60001 ] || fail "many: $(wc -l <verdicts) lines"
-"$detector" apply --model gaussians --input many.npy 2>stderr | head -n 3 >stdout
+"$program" apply --model gaussians --input many.npy 2>stderr | head -n 3 >stdout
 [ "$(wc -l <stdout)" = 3 ] || fail "apply | head: $(cat stdout)"
 grep -q 'standard output: cannot be written' stderr || fail "apply | head: $(cat stderr)"
 
@@ -256,7 +217,7 @@ rejects 'nowhere/x: No such file' calibrate --model models/lgm-seed-0.safetensor
 rejects 'test.npy: truncated' apply --model test.npy --input test.npy
 rejects 'none: No such file' apply --model calibrated --input none
 head -c 500 test.npy >cut.npy
-"$detector" apply --model calibrated --input cut.npy >stdout 2>stderr && fail "accepted a truncated file"
+"$program" apply --model calibrated --input cut.npy >stdout 2>stderr && fail "accepted a truncated file"
 grep -q 'cut.npy: truncated' stderr || fail "truncated: $(cat stderr)"
 
 # ---- sweep ----
@@ -269,5 +230,4 @@ for words in 'lambda 0.03' 'alpha 0.1 to 0.3' 'dims 128' 'variance learned, d' '
   grep -q -- "$words" stdout || fail "sweep: does not print '$words'"
 done
 
-[ "$failures" = 0 ] && echo "all passed"
-exit $((failures > 0))
+finish

@@ -104,17 +104,17 @@ void check_dtype(const std::string& descr, const std::vector<T>& values) {
   const std::vector<float> floats(values.begin(), values.end());
   for (const int version : {1, 2, 3}) {
     write_plain(directory / "a", npy_bytes(header_of(descr, "(2, 3)"), data_of(values), version));
-    detector::npy_reader reader(directory / "a");
-    CHECK(reader.shape() == std::vector<std::int64_t>{2, 3});
-    CHECK(reader.columns() == 3);
-    CHECK(reader.dtype() == descr.substr(1));
-    CHECK(reader.read_all() == floats);
+    const std::unique_ptr<detector::row_reader> reader = open_rows(directory / "a");
+    CHECK(reader->shape() == std::vector<std::int64_t>{2, 3});
+    CHECK(reader->columns() == 3);
+    CHECK(reader->dtype() == descr.substr(1));
+    CHECK(reader->read_all() == floats);
   }
   if (std::numeric_limits<T>::is_integer) {
-    CHECK(detector::npy_reader(directory / "a").read_all_whole() ==
+    CHECK(open_rows(directory / "a")->read_all_whole() ==
           std::vector<std::int64_t>(values.begin(), values.end()));
   } else {
-    CHECK(contains(lgm_test::error_of([&] { detector::npy_reader(directory / "a").read_all_whole(); }),
+    CHECK(contains(lgm_test::error_of([&] { open_rows(directory / "a")->read_all_whole(); }),
                    "has floats where whole numbers are needed"));
   }
 }
@@ -167,9 +167,9 @@ TEST_CASE("npy: headers as others may write them") {
                              "{'descr': '<f4', 'fortran_order': False, 'shape': (3)}"}) {
     CAPTURE(header);
     write_plain(directory / "a", npy_bytes(header, data));
-    detector::npy_reader reader(directory / "a");
-    CHECK(reader.columns() == 1);
-    CHECK(reader.read_all() == std::vector<float>{1, 2, 3});
+    const std::unique_ptr<detector::row_reader> reader = open_rows(directory / "a");
+    CHECK(reader->columns() == 1);
+    CHECK(reader->read_all() == std::vector<float>{1, 2, 3});
   }
 }
 
@@ -238,8 +238,6 @@ TEST_CASE("npy: what is wrong is said, each in its own words") {
   CHECK(contains(error_of(path), "header is too long"));
   write_plain(path, "PK\x03\x04 and so on");
   CHECK(contains(error_of(path), "neither a .npy nor an IDX file"));
-  write_plain(path, idx_bytes({2}, "ab"));
-  CHECK(contains(lgm_test::error_of([&] { const detector::npy_reader reader(path); }), "not a .npy file"));
 }
 
 TEST_CASE("npy: a header that claims too much costs no memory") {
@@ -298,15 +296,15 @@ TEST_CASE("IDX: rows of images and labels") {
   write_plain(path, images);
   write_gz(directory / "gzipped", images);
   for (const char* name : {"a", "gzipped"}) {
-    detector::idx_reader reader(directory / name);
-    CHECK(reader.shape() == std::vector<std::int64_t>{3, 1, 2});
-    CHECK(reader.dtype() == "u1");
+    const std::unique_ptr<detector::row_reader> reader = open_rows(directory / name);
+    CHECK(reader->shape() == std::vector<std::int64_t>{3, 1, 2});
+    CHECK(reader->dtype() == "u1");
     std::vector<float> batch(4);
-    CHECK(reader.read(2, batch.data()) == 2);
+    CHECK(reader->read(2, batch.data()) == 2);
     CHECK(batch == std::vector<float>{0, 1, 127, 128});
-    CHECK(reader.read(2, batch.data()) == 1);
+    CHECK(reader->read(2, batch.data()) == 1);
     CHECK(batch == std::vector<float>{254, 255, 127, 128});
-    CHECK(reader.read(2, batch.data()) == 0);
+    CHECK(reader->read(2, batch.data()) == 0);
   }
   write_plain(path, idx_bytes({4}, std::string("\x00\x09\x02\xff", 4)));
   CHECK(open_rows(path)->columns() == 1);

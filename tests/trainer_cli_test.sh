@@ -4,43 +4,8 @@
 # The trainer as a command: bash trainer_cli_test.sh PATH_OF_TRAINER
 
 set -u
-# The plainest locale, as on a bare machine.
-export LC_ALL=C
-trainer=$(realpath "$1")
-tests=$(realpath "$(dirname "$0")")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-fail() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-# rejects WORDS ARGUMENT...: the trainer stops with an error of one line that holds the words, and says nothing else.
-rejects() {
-  local words=$1
-  shift
-  if "$trainer" --out "${out:-rejected}" "$@" >stdout 2>stderr; then fail "accepted: $*"; fi
-  [ "$(wc -l <stderr)" = 1 ] || fail "not one line on stderr: $*: $(cat stderr)"
-  grep -qF -- "$words" stderr || fail "'$words' missing: $*: $(cat stderr)"
-  [ -s stdout ] && fail "wrote to stdout: $*"
-}
-
-# idx FILE SIZE...: a header for unsigned bytes, followed by what comes from stdin.
-idx() {
-  local file=$1 size
-  shift
-  {
-    printf '\x00\x00\x08'"\\x0$#"
-    for size in "$@"; do
-      printf "\\x$(printf %02x $((size >> 24 & 255)))\\x$(printf %02x $((size >> 16 & 255)))"
-      printf "\\x$(printf %02x $((size >> 8 & 255)))\\x$(printf %02x $((size & 255)))"
-    done
-    cat
-  } >"$file"
-}
+# shellcheck source=tests/support/cli.sh
+source "$(dirname "$0")/support/cli.sh"
 
 # A set of 5 x 4 images: 300 for training, 60 for testing, 3 classes, each with its own bright row.
 make_set() {
@@ -67,7 +32,7 @@ gzip -k set/train-images-idx3-ubyte && rm set/train-images-idx3-ubyte
 run() {
   local out=$1
   shift
-  "$trainer" --data set --out "$out" --epochs 1 --batch 16 "$@" >stdout 2>stderr || fail "$*: $(cat stderr)"
+  "$program" --data set --out "$out" --epochs 1 --batch 16 "$@" >stdout 2>stderr || fail "$*: $(cat stderr)"
   local file
   for file in features.png likelihood.png results.json; do
     [ -s "$out/$file" ] || fail "$*: no $file"
@@ -91,12 +56,12 @@ END
 run block --head lgm --alpha net.prototxt
 
 # The same seed and threads give the same results.
-"$trainer" --data set --out a --epochs 2 --threads 2 >/dev/null
-"$trainer" --data set --out b --epochs 2 --threads 2 >/dev/null
+"$program" --data set --out a --epochs 2 --threads 2 >/dev/null
+"$program" --data set --out b --epochs 2 --threads 2 >/dev/null
 diff <(grep -v seconds a/results.json | grep -v share) <(grep -v seconds b/results.json | grep -v share) ||
   fail "two runs differ"
 
-"$trainer" --help >stdout 2>stderr || fail "--help"
+"$program" --help >stdout 2>stderr || fail "--help"
 grep -q -- --alpha stdout || fail "--help does not list --alpha"
 
 # ---- saving and resuming ----
@@ -105,7 +70,7 @@ grep -q -- --alpha stdout || fail "--help does not list --alpha"
 same_report() {
   diff <(grep -v seconds "$1/results.json" | grep -v share) <(grep -v seconds "$2/results.json" | grep -v share)
 }
-train() { "$trainer" --data set --batch 16 "$@" >stdout 2>stderr; }
+train() { "$program" --data set --batch 16 "$@" >stdout 2>stderr; }
 
 # Stopped after an epoch and resumed, a run ends with the files and the report of one that was not.
 for options in '--covariance diagonal' '--covariance spherical --update-mean moments --update-variance moments'; do
@@ -139,7 +104,7 @@ train --out straight "${long[@]}" --save long-models || fail "long: $(cat stderr
 [ "$(steps_of long-models)" = 760 ] || fail "$(steps_of long-models) steps"
 for signal in INT TERM; do
   # A shell without job control starts its background jobs with SIGINT ignored.
-  env --default-signal=INT,TERM "$trainer" --data set --batch 16 --out stopped "${long[@]}" --save "stopped-$signal" \
+  env --default-signal=INT,TERM "$program" --data set --batch 16 --out stopped "${long[@]}" --save "stopped-$signal" \
     --save-every 1 >stdout 2>stderr &
   pid=$!
   until [ -n "$(steps_of "stopped-$signal")" ] || ! kill -0 $pid; do sleep 0.01; done
@@ -160,7 +125,7 @@ how=--save
 kills=0
 for pause in 0 0.001 0.002 0.003 0.005 0.007 0.01 0.02; do
   before=$(steps_of killed)
-  "$trainer" --data set --batch 16 --out resumed "${long[@]}" --save-every 1 $how killed >stdout 2>stderr &
+  "$program" --data set --batch 16 --out resumed "${long[@]}" --save-every 1 $how killed >stdout 2>stderr &
   pid=$!
   until [ "$(steps_of killed)" != "$before" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.002; done
   sleep $pause
@@ -236,7 +201,7 @@ rejects '--update-variance' --data set --update-variance moments --covariance id
 rejects '--update-mean' --data set --update-mean off
 rejects '--head' --data set --head both-of-them
 rejects '--speed' --data set --speed 1
-out=net.prototxt rejects 'net.prototxt: cannot be created' --data set
+rejects 'net.prototxt: cannot be created' --data set --out net.prototxt
 
 # ---- rejected files ----
 
@@ -266,5 +231,4 @@ rejects 'train-images-idx3-ubyte.gz: corrupt gzip data' --data broken
 broken && rm broken/t10k-labels-idx1-ubyte
 rejects 't10k-labels-idx1-ubyte: no such file' --data broken
 
-[ "$failures" = 0 ] && echo "all passed"
-exit $((failures > 0))
+finish

@@ -261,22 +261,9 @@ class npy_header {
 // A .npy file, version 1 to 3: f4, f8, i4, i8 or u1, little-endian, in C order.
 class npy_reader final : public row_reader {
  public:
-  explicit npy_reader(const std::filesystem::path& path)
-      : row_reader(path, trainer::detail::gz_reader(path)) {
-    start begin{};
-    read_header(begin.data(), begin.size());
-    read_layout(begin);
-  }
-
- private:
-  friend std::unique_ptr<row_reader> open_rows(const std::filesystem::path& path);
+  // `file` is of that path, and `begin` read from it already.
   npy_reader(const std::filesystem::path& path, trainer::detail::gz_reader&& file, const start& begin)
       : row_reader(path, std::move(file)) {
-    read_layout(begin);
-  }
-
-  // `begin` is behind already.
-  void read_layout(const start& begin) {
     if (begin != start{0x93, 'N', 'U', 'M'}) fail("wrong magic number: not a .npy file");
     std::array<std::uint8_t, 4> rest{};  // of the magic number, and the version
     read_header(rest.data(), rest.size());
@@ -312,22 +299,9 @@ class npy_reader final : public row_reader {
 // An IDX file of unsigned bytes.
 class idx_reader final : public row_reader {
  public:
-  explicit idx_reader(const std::filesystem::path& path)
-      : row_reader(path, trainer::detail::gz_reader(path)) {
-    start begin{};
-    read_header(begin.data(), begin.size());
-    read_layout(begin);
-  }
-
- private:
-  friend std::unique_ptr<row_reader> open_rows(const std::filesystem::path& path);
+  // `file` is of that path, and `begin` read from it already.
   idx_reader(const std::filesystem::path& path, trainer::detail::gz_reader&& file, const start& begin)
       : row_reader(path, std::move(file)) {
-    read_layout(begin);
-  }
-
-  // `begin` is behind already.
-  void read_layout(const start& begin) {
     constexpr std::uint8_t unsigned_byte = 0x08;
     if (begin[0] != 0 || begin[1] != 0 || begin[2] != unsigned_byte || begin[3] == 0)
       fail("wrong magic number: not an IDX file of unsigned bytes");
@@ -349,8 +323,8 @@ inline std::unique_ptr<row_reader> open_rows(const std::filesystem::path& path) 
   row_reader::start begin{};
   if (file.read(begin.data(), begin.size()) < begin.size())
     trainer::fail_file(path, "truncated: the header is incomplete");
-  if (begin[0] == 0x93) return std::unique_ptr<row_reader>(new npy_reader(path, std::move(file), begin));
-  if (begin[0] == 0) return std::unique_ptr<row_reader>(new idx_reader(path, std::move(file), begin));
+  if (begin[0] == 0x93) return std::make_unique<npy_reader>(path, std::move(file), begin);
+  if (begin[0] == 0) return std::make_unique<idx_reader>(path, std::move(file), begin);
   trainer::fail_file(path, "wrong magic number: neither a .npy nor an IDX file");
 }
 
