@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -10,8 +11,8 @@
 #include "support/context.hpp"
 #include "support/moments.hpp"
 
-// The device's moments and what follows from them, kernel by kernel on the host, against two passes in long double and against
-// the host's.
+// The device's moments and what follows from them, kernel by kernel on the host or (LGM_TEST_CUDA) on a CUDA device, against
+// two passes in long double and against the host's.
 
 namespace {
 
@@ -19,10 +20,24 @@ using lgm::status;
 using namespace support;
 using without = moments_memory<double>::without;
 
+#if defined(LGM_TEST_CUDA)
+compiled_cuda context_with(std::size_t tile_bytes) {
+  compiled_cuda c;
+  c.tile_bytes = tile_bytes;
+  return c;
+}
+std::vector<compiled_cuda> device_contexts() {
+  return {context_with(std::size_t{64} << 20), context_with(1), context_with(2000)};
+}
+#else
+device_context context_with(std::size_t tile_bytes) {
+  return device_context_of(task_groups::serial, tile_bytes);
+}
 std::vector<device_context> device_contexts() {
   return {device_context_of(task_groups::serial), device_context_of(task_groups::serial, 1, true),
           device_context_of(task_groups::emulated), device_context_of(task_groups::threads, 2000)};
 }
+#endif
 
 // Within the bound that the host promises for double.
 void check_promised(moments_memory<double>& m, const exact_moments& exact) {
@@ -71,7 +86,7 @@ TEST_CASE("sizes around the tile and the blocks, and arrays that are left out") 
       // Tiles of one sample, of 32 and of all.
       for (const std::size_t tile_bytes :
            {std::size_t{1}, static_cast<std::size_t>(dims) * 512, std::size_t{64} << 20}) {
-        const auto c = device_context_of(task_groups::serial, tile_bytes);
+        const auto c = context_with(tile_bytes);
         moments_memory<double> all(s.shape);
         REQUIRE(accumulate(c, s, 0, s.samples(), all.get(without::nothing)) == status::success);
         check_promised(all, exact);
@@ -92,7 +107,7 @@ TEST_CASE("a label that is no class is not counted, and its features are not rea
   s.labels[8] = -1;
   clean.labels[7] = clean.labels[8] = s.options.ignore_label;
   s.feature(7, 0) = s.feature(8, 2) = std::numeric_limits<double>::quiet_NaN();
-  const auto c = device_context_of(task_groups::serial);
+  const auto c = context_with(std::size_t{64} << 20);
   moments_memory<double> got(s.shape), expected(s.shape);
   REQUIRE(accumulate(c, s, 0, 40, got.get(without::nothing)) == status::success);
   REQUIRE(accumulate(c, clean, 0, 40, expected.get(without::nothing)) == status::success);
