@@ -41,7 +41,7 @@ struct bench {
   std::mt19937 random;
 
   bench(sizes n, const ClassDistanceParameter& fields, bool train, bool labelled, bool second_top = false)
-      : x({n.samples, n.dims}), z({n.samples}), random(7) {
+      : x(vector<int>{n.samples, n.dims}), z(vector<int>{n.samples}), random(7) {
     p.n = n;
     p.product = fields.metric() == caffe::ClassDistanceParameter_Metric_IP;
     p.isotropic = fields.isotropic();
@@ -62,7 +62,9 @@ struct bench {
     draw(0.4, 2);
   }
 
-  T uniform(double low, double high) { return static_cast<T>(std::uniform_real_distribution<>(low, high)(random)); }
+  T uniform(double low, double high) {
+    return static_cast<T>(std::uniform_real_distribution<>(low, high)(random));
+  }
   void fill(int count, T* to, vector<double>* also, double low, double high) {
     also->resize(count);
     for (int i = 0; i < count; ++i) (*also)[i] = to[i] = uniform(low, high);
@@ -70,7 +72,8 @@ struct bench {
   void draw(double variance_low, double variance_high) {
     fill(x.count(), x.mutable_cpu_data(), &p.x, -2, 2);
     fill(layer->blobs()[0]->count(), layer->blobs()[0]->mutable_cpu_data(), &p.w, -2, 2);
-    fill(layer->blobs()[1]->count(), layer->blobs()[1]->mutable_cpu_data(), &p.s, variance_low, variance_high);
+    fill(layer->blobs()[1]->count(), layer->blobs()[1]->mutable_cpu_data(), &p.s, variance_low,
+         variance_high);
     p.z.resize(p.n.samples);
     for (int i = 0; i < p.n.samples; ++i)
       z.mutable_cpu_data()[i] = p.z[i] = std::uniform_int_distribution<>(0, p.n.classes - 1)(random);
@@ -82,7 +85,8 @@ struct bench {
   }
   // The parameters' gradients add to what is there.
   void backward(double present) {
-    for (const auto& blob : layer->blobs()) caffe::caffe_set(blob->count(), T(present), blob->mutable_cpu_diff());
+    for (const auto& blob : layer->blobs())
+      caffe::caffe_set(blob->count(), T(present), blob->mutable_cpu_diff());
     vector<bool> down(bottom.size(), false);
     down[0] = true;
     layer->Backward(top, down, bottom);
@@ -141,10 +145,13 @@ ClassDistanceParameter fields_of(const std::string& text) {
 const sizes all_sizes[] = {{1, 1, 1}, {1, 4, 3}, {6, 1, 5}, {5, 3, 1}, {9, 5, 4}, {33, 10, 67}};
 
 TYPED_TEST(ClassDistance, AuthorsFormulasWithEveryField) {
-  const char* margins[] = {
-      "", "value: 0.3", "value: 0.7 min: 0.8 max: 0.5",
-      "policy: STEPUP value: 0.1 gamma: 2 step: 2 max: 0.3", "policy: STEPUP value: 4 gamma: 0.5 step: 1 min: 0.6 iter: 1",
-      "policy: ADDUP value: 0.2 gamma: 0.25 step: 2 iter: 3", "policy: ADDUP value: -0.1 gamma: -0.2 step: 1 min: -0.4"};
+  const char* margins[] = {"",
+                           "value: 0.3",
+                           "value: 0.7 min: 0.8 max: 0.5",
+                           "policy: STEPUP value: 0.1 gamma: 2 step: 2 max: 0.3",
+                           "policy: STEPUP value: 4 gamma: 0.5 step: 1 min: 0.6 iter: 1",
+                           "policy: ADDUP value: 0.2 gamma: 0.25 step: 2 iter: 3",
+                           "policy: ADDUP value: -0.1 gamma: -0.2 step: 1 min: -0.4"};
   for (const sizes& n : all_sizes)
     for (const char* metric : {"L2", "IP"})
       for (int flags = 0; flags < 32; ++flags)
@@ -152,9 +159,9 @@ TYPED_TEST(ClassDistance, AuthorsFormulasWithEveryField) {
           for (const char* margin : margins) {
             const auto bit = [&](int at) { return (flags >> at & 1) != 0; };
             const auto flag = [&](int at) { return bit(at) ? "true" : "false"; };
-            const std::string text = std::string("metric: ") + metric + " isotropic: " + flag(0) + " update_sigma: " +
-                                     flag(1) + " bias_term: " + flag(1) + " center_coef: " + center +
-                                     " margin_mul { " + margin + " }";
+            const std::string text = std::string("metric: ") + metric + " isotropic: " + flag(0) +
+                                     " update_sigma: " + flag(1) + " bias_term: " + flag(1) +
+                                     " center_coef: " + center + " margin_mul { " + margin + " }";
             SCOPED_TRACE(text + " train: " + flag(2) + " labels: " + flag(3) + " samples " +
                          std::to_string(n.samples));
             const ClassDistanceParameter fields = fields_of(text);
@@ -166,10 +173,11 @@ TYPED_TEST(ClassDistance, AuthorsFormulasWithEveryField) {
               if (b.p.s.size() > 1) b.set_variance(1, -0.5);
               if (b.p.s.size() > 2) b.set_variance(2, 2e-4);
             }
-            authors_schedule schedule(m.policy() == caffe::ParamParameter_Policy_STEPUP  ? authors_schedule::step_up
-                                      : m.policy() == caffe::ParamParameter_Policy_ADDUP ? authors_schedule::add_up
-                                                                                         : authors_schedule::constant,
-                                      m.value(), m.min(), m.max(), m.gamma(), m.step(), m.iter());
+            authors_schedule schedule(
+                m.policy() == caffe::ParamParameter_Policy_STEPUP  ? authors_schedule::step_up
+                : m.policy() == caffe::ParamParameter_Policy_ADDUP ? authors_schedule::add_up
+                                                                   : authors_schedule::constant,
+                m.value(), m.min(), m.max(), m.gamma(), m.step(), m.iter());
             for (int pass = 0; pass < 5; ++pass) {
               b.p.margin = bit(2) && bit(3) ? schedule.next() : schedule.now();
               expect_authors(&b);
@@ -181,21 +189,27 @@ TYPED_TEST(ClassDistance, AuthorsFormulasWithEveryField) {
 // What the schedule gives, by hand: the inner product of 1 and 1, times 1 + margin.
 TYPED_TEST(ClassDistance, SchedulesByHand) {
   struct {
-    const char* margin;
+    const char *formula, *margin;
     vector<double> expected;
   } cases[] = {
-      {"policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 0.375", {0.125, 0.125, 0.25, 0.25, 0.375, 0.375}},
-      {"policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 3", {0.25, 0.5, 0.5, 1}},
-      {"policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 4", {1, 1, 2}},  // 4 is counted twice
-      {"policy: ADDUP value: 0.5 gamma: -0.25 step: 1 min: 0.125", {0.5, 0.25, 0.125, 0.125}},
-      {"value: 3 iter: 5", {3, 3}},
-      {"policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 4} formula: PAPER center_coef: 0 margin_mul {",
-       {0.5, 0.5, 1, 1, 2}},
-      {"value: 3} formula: PAPER margin_mul {", {1, 1}},
+      {"AUTHORS",
+       "policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 0.375",
+       {0.125, 0.125, 0.25, 0.25, 0.375, 0.375}},
+      {"AUTHORS", "policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 3", {0.25, 0.5, 0.5, 1}},
+      {"AUTHORS",
+       "policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 4",
+       {1, 1, 2}},  // 4 is counted twice
+      {"AUTHORS", "policy: ADDUP value: 0.5 gamma: -0.25 step: 1 min: 0.125", {0.5, 0.25, 0.125, 0.125}},
+      {"AUTHORS", "value: 3 iter: 5", {3, 3}},
+      {"PAPER", "policy: STEPUP value: 0.125 gamma: 2 step: 2 max: 4 iter: 4", {0.5, 0.5, 1, 1, 2}},
+      {"PAPER", "policy: ADDUP value: 0.5 gamma: -0.25 step: 1 min: 0.125", {0.5, 0.25, 0.125, 0.125}},
+      {"PAPER", "value: 3", {1, 1}},  // max is 1
   };
   for (const auto& c : cases) {
-    SCOPED_TRACE(c.margin);
-    bench<TypeParam> b({1, 1, 1}, fields_of(std::string("metric: IP margin_mul {") + c.margin + "}"), true, true);
+    const std::string text =
+        std::string("metric: IP formula: ") + c.formula + " margin_mul {" + c.margin + "}";
+    SCOPED_TRACE(text);
+    bench<TypeParam> b({1, 1, 1}, fields_of(text), true, true);
     b.x.mutable_cpu_data()[0] = b.layer->blobs()[0]->mutable_cpu_data()[0] = 1;
     for (const double margin : c.expected) {
       b.layer->Forward(b.bottom, b.top);
@@ -211,8 +225,8 @@ TYPED_TEST(ClassDistance, PaperFormula) {
         for (const bool train : {false, true})
           for (const bool second_top : {false, true}) {
             const ClassDistanceParameter fields =
-                fields_of(std::string("formula: PAPER center_coef: 0.3 margin_mul { value: 0.4 } metric: ") + metric +
-                          " isotropic: " + (isotropic ? "true" : "false"));
+                fields_of(std::string("formula: PAPER center_coef: 0.3 margin_mul { value: 0.4 } metric: ") +
+                          metric + " isotropic: " + (isotropic ? "true" : "false"));
             bench<TypeParam> b(n, fields, train, true, second_top);
             b.layer->Forward(b.bottom, b.top);
             const answer expected = paper(b.p);
@@ -226,13 +240,14 @@ TYPED_TEST(ClassDistance, PaperGradients) {
     for (const bool isotropic : {false, true})
       for (const bool train : {false, true})
         for (const int form : {0, 1, 2}) {  // without labels; with; and with the likelihood
-          SCOPED_TRACE(std::string(metric) + (isotropic ? " isotropic" : " diagonal") + (train ? " train " : " test ") +
-                       std::to_string(form));
-          const ClassDistanceParameter fields =
-              fields_of(std::string("formula: PAPER update_sigma: true center_coef: 0.3 margin_mul { value: 0.4 } "
-                                    "weight_filler { type: 'gaussian' } bias_filler { type: 'uniform' min: 0.5 max: 2 } "
-                                    "metric: ") +
-                        metric + " isotropic: " + (isotropic ? "true" : "false"));
+          SCOPED_TRACE(std::string(metric) + (isotropic ? " isotropic" : " diagonal") +
+                       (train ? " train " : " test ") + std::to_string(form));
+          const ClassDistanceParameter fields = fields_of(
+              std::string(
+                  "formula: PAPER update_sigma: true center_coef: 0.3 margin_mul { value: 0.4 } "
+                  "weight_filler { type: 'gaussian' } bias_filler { type: 'uniform' min: 0.5 max: 2 } "
+                  "metric: ") +
+              metric + " isotropic: " + (isotropic ? "true" : "false"));
           bench<TypeParam> b({4, 3, 5}, fields, train, form > 0, form == 2);
           caffe::GradientChecker<TypeParam> checker(sizeof(TypeParam) == 4 ? 1e-2 : 1e-4,
                                                     sizeof(TypeParam) == 4 ? 5e-3 : 1e-7);
@@ -243,7 +258,8 @@ TYPED_TEST(ClassDistance, PaperGradients) {
 
 // Without update_sigma the variances have no gradient, and the others are what they are with it.
 TYPED_TEST(ClassDistance, PaperFixedVariances) {
-  const std::string text = "formula: PAPER center_coef: 0.3 isotropic: false margin_mul { value: 0.4 } update_sigma: ";
+  const std::string text =
+      "formula: PAPER center_coef: 0.3 isotropic: false margin_mul { value: 0.4 } update_sigma: ";
   bench<TypeParam> fixed({9, 5, 4}, fields_of(text + "false"), true, true, true);
   bench<TypeParam> free({9, 5, 4}, fields_of(text + "true"), true, true, true);
   for (bench<TypeParam>* b : {&fixed, &free}) {
@@ -290,7 +306,8 @@ TYPED_TEST(ClassDistance, PaperInANet) {
 
 TYPED_TEST(ClassDistance, RefusesByName) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  for (const char* field : {"metric: L1", "dropout_ratio: 0.5", "ignore_zero: true", "block_mul_grad: true"}) {
+  for (const char* field :
+       {"metric: L1", "dropout_ratio: 0.5", "ignore_zero: true", "block_mul_grad: true"}) {
     const std::string name = std::string(field).substr(0, std::string(field).find(':'));
     EXPECT_DEATH(bench<TypeParam>({2, 3, 4}, fields_of(field), true, true), name);
   }

@@ -26,10 +26,12 @@ class HDF5Data : public testing::Test {
   static constexpr int images = 7, channels = 2, height = 6, width = 8;
 
   // A number that tells where it comes from.
-  static double pixel(int image, int c, int h, int w) { return ((image * channels + c) * height + h) * width + w; }
+  static double pixel(int image, int c, int h, int w) {
+    return ((image * channels + c) * height + h) * width + w;
+  }
 
   HDF5Data() : file_(testing::TempDir() + "hdf5_data_test.h5"), list_(file_ + ".txt") {
-    Blob<T> data({images, channels, height, width}), label({images});
+    Blob<T> data(vector<int>{images, channels, height, width}), label(vector<int>{images});
     for (int i = 0; i < data.count(); ++i) data.mutable_cpu_data()[i] = static_cast<T>(i);
     for (int i = 0; i < images; ++i) label.mutable_cpu_data()[i] = static_cast<T>(i);
     const hid_t file = H5Fcreate(file_.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
@@ -144,7 +146,7 @@ TYPED_TEST(HDF5Data, TrainingCropsAndMirrorsAtRandom) {
     }
   }
   EXPECT_EQ(30U, seen.size());
-  EXPECT_LT(2U, first_batch.size());  // not one draw for all
+  EXPECT_LT(2U, first_batch.size());                  // not one draw for all
   EXPECT_NEAR(0.5, mirrored / (7. * batches), 0.06);  // 4 deviations
 }
 

@@ -80,8 +80,7 @@ inline answer authors(const problem& p) {
             l.add(-0.5 * forward_c * d * d / std::max(s, 1e-8));
             a = std::max(s, 0.) + 1e-8;
             b = std::max(s, 0.) + 1e-4;
-            if (p.update_sigma && p.labelled)
-              out.s[k * n.dims + j].add(c * g * d * d / (2 * b * b));
+            if (p.update_sigma && p.labelled) out.s[k * n.dims + j].add(c * g * d * d / (2 * b * b));
           }
           if (!p.labelled) a = b = 1;
           dx.add(c * g * -d / a);

@@ -34,6 +34,7 @@ class ClassDistanceLayer : public Layer<Dtype> {
   virtual inline const char* type() const { return "ClassDistance"; }
   virtual inline int MinBottomBlobs() const { return 1; }
   virtual inline int MaxBottomBlobs() const { return 2; }
+  virtual inline bool AllowForceBackward(const int bottom) const { return bottom == 0; }
   // A net makes the second top by itself where it is needed and not named.
   virtual inline bool AutoTopBlobs() const { return true; }
   virtual inline int MinTopBlobs() const {
