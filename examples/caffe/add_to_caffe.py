@@ -95,6 +95,10 @@ INSERTIONS = [
      "include(${PROJECT_SOURCE_DIR}/cmake/Lgm.cmake)\n", ""),
 ]
 
+# A call that today's protobuf takes without its second argument. Where it is not found there is nothing to do.
+OLD_CALL = ("src/caffe/util/io.cpp", "SetTotalBytesLimit(kProtoReadBytesLimit, 536870912)",
+            "SetTotalBytesLimit(kProtoReadBytesLimit)")
+
 
 class NotCaffe(Exception):
     pass
@@ -115,6 +119,9 @@ def edited(tree):
         if text.count(before + after) != 1:
             raise NotCaffe(f"{path} has no place for:\n{insertion}")
         texts[name] = text.replace(before + after, before + insertion + after)
+    name, old, new = OLD_CALL
+    if (tree / name).is_file():
+        texts[name] = (tree / name).read_text(encoding="utf-8").replace(old, new)
     for pattern, what in ((r"\boptional \w+ (\w+) = 150;", "field 150 of LayerParameter"),
                           (r"\bmessage (ParamParameter) ", "a message ParamParameter"),
                           (r"\bmessage (ClassDistanceParameter) ", "a message ClassDistanceParameter")):
