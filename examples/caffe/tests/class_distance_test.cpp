@@ -256,21 +256,32 @@ TYPED_TEST(ClassDistance, PaperGradients) {
         }
 }
 
-// Without update_sigma the variances have no gradient, and the others are what they are with it.
+// Without update_sigma the variances have no gradient, and the others are what they are with it. The parameters' gradients add to
+// what is there.
 TYPED_TEST(ClassDistance, PaperFixedVariances) {
-  const std::string text =
-      "formula: PAPER center_coef: 0.3 isotropic: false margin_mul { value: 0.4 } update_sigma: ";
-  bench<TypeParam> fixed({9, 5, 4}, fields_of(text + "false"), true, true, true);
-  bench<TypeParam> free({9, 5, 4}, fields_of(text + "true"), true, true, true);
-  for (bench<TypeParam>* b : {&fixed, &free}) {
-    b->layer->Forward(b->bottom, b->top);
-    b->likelihood.mutable_cpu_diff()[0] = 1;
-    b->backward(0);
+  for (const char* isotropic : {"true", "false"}) {
+    const std::string text =
+        std::string("formula: PAPER center_coef: 0.3 margin_mul { value: 0.4 } isotropic: ") + isotropic +
+        " update_sigma: ";
+    bench<TypeParam> fixed({9, 5, 4}, fields_of(text + "false"), true, true, true);
+    bench<TypeParam> free({9, 5, 4}, fields_of(text + "true"), true, true, true);
+    bench<TypeParam> added({9, 5, 4}, fields_of(text + "true"), true, true, true);
+    for (bench<TypeParam>* b : {&fixed, &free, &added}) {
+      b->layer->Forward(b->bottom, b->top);
+      b->likelihood.mutable_cpu_diff()[0] = 1;
+      b->backward(b == &added ? 0.25 : 0);
+    }
+    const double tolerance = sizeof(TypeParam) == 4 ? 1e-5 : 1e-13;
+    for (int i = 0; i < fixed.x.count(); ++i)
+      EXPECT_NEAR(fixed.x.cpu_diff()[i], free.x.cpu_diff()[i], tolerance);
+    for (int n = 0; n < 2; ++n)
+      for (int i = 0; i < free.layer->blobs()[n]->count(); ++i) {
+        const TypeParam expected = free.layer->blobs()[n]->cpu_diff()[i];
+        EXPECT_NEAR(expected + 0.25, added.layer->blobs()[n]->cpu_diff()[i], tolerance);
+        EXPECT_NEAR(n == 0 ? expected : 0, fixed.layer->blobs()[n]->cpu_diff()[i], tolerance);
+      }
+    EXPECT_LT(0, free.layer->blobs()[1]->asum_diff());
   }
-  for (int i = 0; i < fixed.x.count(); ++i) EXPECT_EQ(fixed.x.cpu_diff()[i], free.x.cpu_diff()[i]);
-  EXPECT_EQ(0, fixed.layer->blobs()[1]->asum_diff());
-  EXPECT_LT(0, free.layer->blobs()[1]->asum_diff());
-  EXPECT_NEAR(fixed.layer->blobs()[0]->sumsq_diff(), free.layer->blobs()[0]->sumsq_diff(), 1e-4);
 }
 
 // In a net that names one top the likelihood joins the loss by itself; without labels there is none.
