@@ -19,7 +19,7 @@ tensorflow_packages=("${python_packages[@]}" doctest-dev nlohmann-json3-dev "$da
 pytorch_packages=("${python_packages[@]}" "$data_package")
 caffe_packages=("${python_packages[@]}" xz-utils libprotobuf-dev protobuf-compiler libgoogle-glog-dev libgflags-dev
                 libhdf5-dev libboost-system-dev libboost-thread-dev libboost-filesystem-dev libopenblas-dev
-                doctest-dev "$data_package")
+                libgtest-dev "$data_package")
 
 # shellcheck source=cmake/checks.sh
 source "$root/cmake/checks.sh"
@@ -184,6 +184,7 @@ chain_regress() { stage regress check_regress; }
 # One after another: they share an environment. The README's own command, and one that fails says nothing of the next.
 chain_examples() {
   local name failed=0
+  export CMAKE_BUILD_PARALLEL_LEVEL=$jobs
   for name in "${framework_examples[@]}"; do stage "$name" cmake/bootstrap.sh example "$name" || failed=1; done
   return "$failed"
 }
