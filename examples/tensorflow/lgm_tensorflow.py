@@ -45,6 +45,11 @@ def _whole(labels):
     return tf.cast(labels, tf.int64)
 
 
+def _number(value, dtype):
+    # tf.cast would round a number of Python's to float32 first.
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.convert_to_tensor(value, dtype)
+
+
 def _logits(features, labels, mean, log_variance, log_prior, alpha, ignore_label):
     """Logits, and each sample's likelihood term."""
     features, mean, log_variance, log_prior = _prepared(features, mean, log_variance, log_prior)
@@ -55,7 +60,7 @@ def _logits(features, labels, mean, log_variance, log_prior, alpha, ignore_label
         # Without priors nothing is added to a logit.
         log_prior or [tf.zeros(tf.shape(mean)[:1], mean.dtype)],
         [] if labels is None else [labels],
-        tf.cast(alpha, features.dtype),
+        _number(alpha, features.dtype),
         ignore_label=ignore_label,
     )
 
@@ -94,7 +99,7 @@ def lgm_logits(
         labels = tf.argmax(logits, 1)
         _, likelihood = _logits(features, labels, *arguments, 0.0, ignore_label)
     counted = tf.reduce_sum(tf.cast(labels != ignore_label, likelihood.dtype))
-    return logits, tf.cast(lambda_, likelihood.dtype) * tf.reduce_sum(likelihood) / counted, mean
+    return logits, _number(lambda_, likelihood.dtype) * tf.reduce_sum(likelihood) / counted, mean
 
 
 def lgm_loss(
@@ -118,8 +123,8 @@ def lgm_loss(
         log_variance,
         log_prior,
         _whole(labels),
-        tf.cast(alpha, features.dtype),
-        tf.cast(lambda_, features.dtype),
+        _number(alpha, features.dtype),
+        _number(lambda_, features.dtype),
         reduction=reduction,
         ignore_label=ignore_label,
     )
@@ -196,8 +201,9 @@ class LGMHead(keras.layers.Layer):
         ignore_label=-100,
         **kwargs,
     ):
-        # Where a policy computes in 16 bits, the head takes such features and computes in the variables' type.
-        super().__init__(autocast=False, **kwargs)
+        # Where a policy computes in 16 bits, the head computes in its variables' type.
+        policy = keras.dtype_policies.get(kwargs.pop("dtype", None))
+        super().__init__(dtype=policy.variable_dtype, **kwargs)
         if covariance not in ("identity", "spherical", "diagonal"):
             raise ValueError(f'covariance is "identity", "spherical" or "diagonal", not {covariance!r}')
         if keras.backend.backend() != "tensorflow":
@@ -221,7 +227,6 @@ class LGMHead(keras.layers.Layer):
         self.alpha = self.add_weight((), alpha, trainable=False, name="alpha")
 
     def call(self, features, labels=None, training=None):
-        features = keras.ops.cast(features, self.variable_dtype)
         if labels is None or not training:
             return _logits(features, None, self.mean, self.log_variance, None, 0.0, self.ignore_label)[0]
         logits, likelihood_reg, _ = lgm_logits(
