@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The L-GM head in TensorFlow, on the CPU: the operations of lgm_tensorflow.cpp as functions with gradients, and a Keras layer.
+"""The L-GM head in TensorFlow, on the CPU: the operations of lgm_tensorflow.cpp as functions with gradients, and a
+Keras layer.
 
     import lgm_tensorflow as lgm
     lgm.load("liblgm_tensorflow.so")
     loss = lgm.lgm_loss(features, labels, mean, alpha=0.3, lambda_=0.1)
 
 features [samples, dims], float32 or float64; labels [samples], whole numbers in [0, classes) (ignore_label: ignored);
-mean [classes, dims]; log_variance None (variances of 1), [classes] or [classes, dims]; log_prior None (all classes alike) or
-[classes]. alpha and lambda_ are numbers or scalar tensors: a tf.Variable follows a schedule inside a tf.function. They are
-settings, and have no gradient.
+mean [classes, dims]; log_variance None (variances of 1), [classes] or [classes, dims]; log_prior None (all classes
+alike) or [classes]. alpha and lambda_ are numbers or scalar tensors: a tf.Variable follows a schedule inside a
+tf.function. They are settings, and have no gradient.
 """
 import keras
 import tensorflow as tf
@@ -79,9 +80,10 @@ def lgm_logits(
 ):
     """(logits, likelihood_reg, mean): for a softmax cross entropy, to whose loss likelihood_reg is added.
 
-    With labels, logits have the margin and likelihood_reg is lambda_ times the mean of the samples' likelihood terms, those that
-    are ignored left out. Without, there is no margin, and each sample's most likely class stands for its label.
-    mean: [num_classes, dims]; in a graph of TensorFlow 1, None is the variable "rbf_centers" of the variable scope.
+    With labels, logits have the margin and likelihood_reg is lambda_ times the mean of the samples' likelihood terms,
+    those that are ignored left out. Without, there is no margin, and each sample's most likely class stands for its
+    label. mean: [num_classes, dims]; in a graph of TensorFlow 1, None is the variable "rbf_centers" of the variable
+    scope.
     """
     features = tf.convert_to_tensor(features)
     if mean is None:
@@ -114,8 +116,9 @@ def lgm_loss(
     reduction="mean",
     ignore_label=-100,
 ):
-    """The whole loss in one operation, relative to the target, so that small losses keep their digits: a number, or with
-    reduction "none" one for each sample ("sum": their sum; "mean": over those that are not ignored)."""
+    """The whole loss in one operation, relative to the target, so that small losses keep their digits: a number, or
+    with reduction "none" one for each sample ("sum": their sum; "mean": over those that are not ignored).
+    """
     features, mean, log_variance, log_prior = _prepared(features, mean, log_variance, log_prior)
     loss, _ = _operations().lgm_loss(
         features,
@@ -132,8 +135,9 @@ def lgm_loss(
 
 
 def score(features, mean, *, log_variance=None, log_prior=None):
-    """What the mixture says of each sample: a dict of predicted (class), posterior, log_density (of the predicted class),
-    log_mixture (log p(x)) and squared_mahalanobis, [samples] each. Not differentiated."""
+    """What the mixture says of each sample: a dict of predicted (class), posterior, log_density (of the predicted
+    class), log_mixture (log p(x)) and squared_mahalanobis, [samples] each. Not differentiated.
+    """
     return _operations().lgm_score(*_prepared(features, mean, log_variance, log_prior))._asdict()
 
 
@@ -141,7 +145,7 @@ tf.no_gradient("LgmScore")
 
 
 def _inputs(operation):
-    """An operation's inputs, as its gradient takes them first, and those after the mixture, which have no gradient."""
+    """An operation's inputs, as its gradient takes them first, and those after the mixture, without a gradient."""
     inputs, variances, priors = list(operation.inputs), operation.get_attr("variances"), operation.get_attr("priors")
     end = 2 + variances + priors
     return (*inputs[:2], inputs[2 : 2 + variances], inputs[2 + variances : end]), inputs[end:]
@@ -185,10 +189,11 @@ class LGMHead(keras.layers.Layer):
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         model.fit((images, labels), labels)
 
-    With labels and in training, the logits have the margin and lambda_ times the likelihood is added to the model's losses;
-    otherwise they are those of the mixture, and labels are not read: keras.Model(image, head(backbone(image))) needs none.
-    covariance is "identity", "spherical" or "diagonal". alpha is a weight that is not trained: head.alpha.assign(...), in a
-    callback for one, makes it follow a schedule, and it is saved with the others.
+    With labels and in training, the logits have the margin and lambda_ times the likelihood is added to the model's
+    losses; otherwise they are those of the mixture, and labels are not read: keras.Model(image,
+    head(backbone(image))) needs none. covariance is "identity", "spherical" or "diagonal". alpha is a weight that is
+    not trained: head.alpha.assign(...), in a callback for one, makes it follow a schedule, and it is saved with the
+    others.
     """
 
     def __init__(

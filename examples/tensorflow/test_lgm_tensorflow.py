@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """usage: LGM_TENSORFLOW_LIBRARY=liblgm_tensorflow.so [LGM_DATA=DIR] pytest test_lgm_tensorflow.py
 
-The head against the same formulas in plain TensorFlow, values and gradients, eager and in graphs; what is wrong; the Keras layer;
-and a fit on Fashion-MNIST, whose four files are in LGM_DATA.
+The head against the same formulas in plain TensorFlow, values and gradients, eager and in graphs; what is wrong; the
+Keras layer; and a fit on Fashion-MNIST, whose four files are in LGM_DATA.
 """
 import gzip
 import math
@@ -336,22 +336,49 @@ def test_refused_labels():
         lgm.lgm_loss(features, tf.cast(labels, tf.float32), mean)
 
 
+def test_refused_shapes():
+    features, labels, mean, log_variance, log_prior = problem(tf.float64, "diagonal", True)
+    unknown = [tf.TensorSpec(None, t.dtype) for t in (features, labels, mean, log_variance, log_prior)]
+
+    def call(features, labels, mean, log_variance, log_prior):
+        loss = lgm.lgm_loss(features, labels, mean, log_variance=log_variance, log_prior=log_prior)
+        logits, _, _ = lgm.lgm_logits(
+            features, CLASSES, labels, mean=mean, log_variance=log_variance, log_prior=log_prior
+        )
+        return loss, logits
+
+    late = tf.function(call, input_signature=unknown)  # nothing is known before it runs
+    right = features, labels, mean, log_variance, log_prior
+    late(*right)
+    for position, wrong in (
+        (0, features[:, :3]),
+        (0, features[0]),
+        (1, labels[:3]),
+        (1, labels[0]),
+        (2, mean[0]),
+        (3, log_variance[:2]),
+        (3, log_variance[:3, 0]),
+        (3, log_variance[None]),
+        (4, mean),
+        (4, log_prior[:3]),
+    ):
+        arguments = list(right)
+        arguments[position] = wrong
+        for way in (call, late):
+            with pytest.raises(InvalidArgument):
+                way(*arguments)
+        with pytest.raises(ValueError):  # as the graph is made
+            tf.function(call)(*arguments)
+
+
+def test_refused_shape_of_alpha():
+    features, labels, mean, *_ = problem(tf.float64)
+    with pytest.raises(InvalidArgument, match="alpha is a number"):
+        lgm.lgm_loss(features, labels, mean, tf.zeros(2, tf.float64))
+
+
 def test_refused_arguments():
     features, labels, mean, *_ = problem(tf.float64)
-    wrong_shapes = [
-        lambda: lgm.lgm_loss(features[:, :3], labels, mean),
-        lambda: lgm.lgm_loss(features[0], labels, mean),
-        lambda: lgm.lgm_loss(features, labels[:3], mean),
-        lambda: lgm.lgm_loss(features, labels, mean, log_variance=mean[:2]),
-        lambda: lgm.lgm_loss(features, labels, mean, log_variance=mean[:3, 0]),
-        lambda: lgm.lgm_loss(features, labels, mean, log_prior=mean),
-        lambda: lgm.score(features[:, :3], mean),
-    ]
-    for call in wrong_shapes:
-        with pytest.raises(InvalidArgument):  # as it runs
-            call()
-        with pytest.raises(ValueError):  # as the graph is made
-            tf.function(call)()
     for alpha, lambda_, match in ((-0.1, 0.0, "alpha"), (math.nan, 0.0, "alpha"), (0.0, -1.0, "lambda")):
         with pytest.raises(InvalidArgument, match=match):
             lgm.lgm_loss(features, labels, mean, alpha, lambda_)
