@@ -161,11 +161,10 @@ struct arguments {
     return answer(f(lgm::workspace{data<std::uint8_t>(&memory), static_cast<std::size_t>(bytes)}));
   }
   // Of the parameters that were given, in their order; the features' first.
-  absl::Status allocate(tf::OpKernelContext* c, lgm::gradients<T, T>& gradients) const {
-    T** const wanted[] = {&gradients.feature, &gradients.mean,
-                          mixture.log_variance != nullptr ? &gradients.log_variance : nullptr,
-                          mixture.log_prior != nullptr ? &gradients.log_prior : nullptr};
+  static absl::Status allocate(tf::OpKernelContext* c, lgm::gradients<T, T>& gradients) {
     const char* const inputs[] = {"features", "mean", "log_variance", "log_prior"};
+    T** const outputs[] = {&gradients.feature, &gradients.mean, &gradients.log_variance,
+                           &gradients.log_prior};
     int n = 0;
     for (int i = 0; i < 4; ++i) {
       const tf::Tensor* input = nullptr;
@@ -173,7 +172,7 @@ struct arguments {
       if (input == nullptr) continue;
       tf::Tensor* output = nullptr;
       TF_RETURN_IF_ERROR(c->allocate_output(n++, input->shape(), &output));
-      if (wanted[i] != nullptr) *wanted[i] = data<T>(output);
+      *outputs[i] = data<T>(output);
     }
     return absl::OkStatus();
   }
