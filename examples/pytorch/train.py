@@ -111,7 +111,7 @@ def main(arguments=None):
               "versions": {"python": platform.python_version(), "torch": torch.__version__,
                            "torchvision": torchvision.__version__},
               "device": options.device, "threads": torch.get_num_threads(), "heads": {}}
-    rows, panels = [("head", "test accuracy", "seconds an epoch", "minutes in all")], []
+    rows, panels = [("head", "test accuracy", "seconds an epoch", "minutes of this run")], []
     for kind in chosen.heads:
         begin = time.perf_counter()
         training = trainer.Training(chosen, kind, sets, options.device)

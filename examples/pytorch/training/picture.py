@@ -21,10 +21,9 @@ def draw(path, panels, classes):
         # The few that are far away must not make the rest small.
         low, high = np.percentile(features, [0.2, 99.8], axis=0)
         low, high = np.minimum(low, crosses.min(0)), np.maximum(high, crosses.max(0))
-        margin = 0.08 * (high - low).max() + 1e-9
-        axis.set(title=title, xlabel=f"feature 1 (crosses: {crosses_are})", ylabel="feature 2",
-                 xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-        axis.set_aspect("equal", adjustable="datalim")
+        middle, half = (low + high) / 2, 0.54 * (high - low).max() + 1e-9
+        axis.set(title=title, xlabel=f"feature 1 (crosses: {crosses_are})", ylabel="feature 2", aspect="equal",
+                 xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
         axis.grid(alpha=0.25)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours(k % colours.N), label=name)
                for k, name in enumerate(classes)]

@@ -71,6 +71,7 @@ class Optimizer:
     milestones: list[int] = field(default_factory=list)  # where the rate is multiplied by gamma
     unit: str = "epochs"  # of milestones; or iterations
     gamma: float = 0.1
+    warmup: int = 0  # iterations in which the rate rises to its value
 
 
 @dataclass
@@ -181,6 +182,7 @@ def load(path, settings=()):
         (len(recipe.network.widths) == len(recipe.network.convs), "network.widths and network.convs differ in length"),
         (recipe.training.epochs >= 1, "training.epochs must be at least 1"),
         (recipe.training.batch >= 1 and recipe.training.test_batch >= 1, "batches must be of at least 1 image"),
+        (recipe.optimizer.warmup >= 0, "optimizer.warmup must not be negative"),
         (recipe.training.test_every >= 1, "training.test_every must be at least 1"),
         (all(std > 0 for std in recipe.data.std), "data.std must be positive"),
         (len(recipe.data.size) in (0, 2), "data.size must be a height and a width"),

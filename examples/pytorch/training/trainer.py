@@ -30,9 +30,14 @@ def make_optimizer(recipe, network, head):
 
 
 def make_schedule(recipe, optimizer, batches_per_epoch):
-    unit = batches_per_epoch if recipe.optimizer.unit == "epochs" else 1
-    milestones = [n * unit for n in recipe.optimizer.milestones]
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, recipe.optimizer.gamma)
+    settings = recipe.optimizer
+    unit = batches_per_epoch if settings.unit == "epochs" else 1
+
+    def factor(iteration):
+        warm = min(1.0, (iteration + 1) / settings.warmup) if settings.warmup else 1.0
+        return warm * settings.gamma ** sum(iteration >= n * unit for n in settings.milestones)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 class Training:
