@@ -4,13 +4,14 @@
 
     python3 cifar100_to_caffe.py cifar-100-python.tar.gz OUT_DIR --pad 40
 
-OUT_DIR/train.h5 and test.h5 have float [N, 3, height, width] `data`, values 0 to 255 (red, green, blue), and float [N] `label`, in the
-archive's order; h5train.txt and h5test.txt, the layer's `source`, name them. With --pad 40 training images are 40x40: zeros, 4
-on each side of the image. Test images stay 32x32.
+OUT_DIR/train.h5 and test.h5 have float [N, 3, height, width] `data`, values 0 to 255 (red, green, blue), and float [N]
+`label`, in the archive's order; h5train.txt and h5test.txt, the layer's `source`, name them. With --pad 40 training
+images are 40x40: zeros, 4 on each side of the image. Test images stay 32x32.
 
-HDF5Data reads a whole file into memory: of training images of 40x40 that is 0.96 GB. --images-per-file spreads them over
-more files; the layer then shuffles the files, and the images within each.
+HDF5Data reads a whole file into memory: of training images of 40x40 that is 0.96 GB. --images-per-file spreads them
+over more files; the layer then shuffles the files, and the images within each.
 """
+
 import argparse
 import pickle
 import sys
@@ -44,8 +45,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="cifar-100-python.tar.gz, or the folder that it unpacks to")
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--pad", type=int, default=SIZE, metavar="SIZE",
-                        help="height and width of training images with the zeros around them (default: %(default)s, none)")
+    parser.add_argument(
+        "--pad",
+        type=int,
+        default=SIZE,
+        metavar="SIZE",
+        help="height and width of training images with the zeros around them (default: %(default)s, none)",
+    )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--fine", dest="labels", action="store_const", const="fine", help="100 classes (default)")
     kind.add_argument("--coarse", dest="labels", action="store_const", const="coarse", help="20 classes")
@@ -68,7 +74,7 @@ def main(arguments=None):
         for begin in range(0, len(images), step):
             name = f"{part}.h5" if step >= len(images) else f"{part}_{begin // step}.h5"
             files.append(options.out / name)
-            write(files[-1], images[begin:begin + step], labels[begin:begin + step], pad)
+            write(files[-1], images[begin : begin + step], labels[begin : begin + step], pad)
         (options.out / f"h5{part}.txt").write_text("".join(f"{file}\n" for file in files))
         print(f"{part}: {len(images)} images of {pad}x{pad}, {', '.join(str(file) for file in files)}")
 

@@ -8,6 +8,7 @@
 
 OUT (--out) gets report.json, a checkpoint HEAD.pt for each head, and with 2-D features the picture features.png.
 """
+
 import argparse
 import json
 import platform
@@ -30,16 +31,31 @@ TITLES = {"softmax": "softmax", "lgm": "L-GM"}
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", type=Path, default=FOLDER / "recipes" / "fashion_mnist.toml",
-                        metavar="RECIPE.toml")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data, in place of the recipe's data.folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/examples/pytorch/NAME in the repository, "
-                        "NAME here where this folder lies elsewhere")
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
-                        help="another value for one of the recipe's fields, such as optimizer.rate=0.01")
+    parser.add_argument(
+        "recipe", nargs="?", type=Path, default=FOLDER / "recipes" / "fashion_mnist.toml", metavar="RECIPE.toml"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the data, in place of the recipe's data.folder"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: build/examples/pytorch/NAME in the repository, NAME here where this folder lies elsewhere",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="another value for one of the recipe's fields, such as optimizer.rate=0.01",
+    )
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--heads", nargs="+", choices=("softmax", "lgm"))
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out, where there are some")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the checkpoints in --out, where there are some"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: all")
     return parser.parse_args(arguments)
@@ -47,14 +63,18 @@ def parse(arguments):
 
 def default_out(name):
     repository = FOLDER.parent.parent
-    return (repository / "build" / "examples" / "pytorch" if (repository / "include" / "lgm").is_dir() else Path()) / name
+    return (
+        repository / "build" / "examples" / "pytorch" if (repository / "include" / "lgm").is_dir() else Path()
+    ) / name
 
 
 def percent(values):
     """A test's result in words."""
     if "cosine" in values:
-        return ", ".join(f"{metric} {100 * values[metric]:.2f} +- {100 * values[metric + '_standard_error']:.2f} %"
-                         for metric in ("cosine", "euclidean"))
+        return ", ".join(
+            f"{metric} {100 * values[metric]:.2f} +- {100 * values[metric + '_standard_error']:.2f} %"
+            for metric in ("cosine", "euclidean")
+        )
     text = f"{100 * values['accuracy']:.2f} %"
     return text + (f", top 5 {100 * values['top5']:.2f} %" if "top5" in values else "")
 
@@ -67,7 +87,9 @@ def train(training, epochs, test_every, checkpoint):
             line |= training.test()
         training.save(checkpoint)
         tested = f", test {percent(line)}" if len(line) > 2 else ""
-        print(f"{TITLES[training.kind]:8} epoch {line['epoch']} of {epochs}: loss {line['loss']:.4f}{tested}", flush=True)
+        print(
+            f"{TITLES[training.kind]:8} epoch {line['epoch']} of {epochs}: loss {line['loss']:.4f}{tested}", flush=True
+        )
 
 
 def panel(training, accuracy):
@@ -103,14 +125,23 @@ def main(arguments=None):
     out = options.out or default_out(chosen.name)
     out.mkdir(parents=True, exist_ok=True)
     sets = data.load(chosen, options.data)
-    faces = f", {sets.folds.same.size} pairs of {len(sets.test)} images" if sets.folds else f", {len(sets.test)} to test"
+    faces = (
+        f", {sets.folds.same.size} pairs of {len(sets.test)} images" if sets.folds else f", {len(sets.test)} to test"
+    )
     print(f"{chosen.name}: {len(sets.train)} images of {len(sets.classes)} classes{faces}")
 
-    report = {"recipe": chosen.as_dict(), "data": {"train": len(sets.train), "test": len(sets.test),
-                                                   "classes": len(sets.classes)},
-              "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                           "torchvision": torchvision.__version__},
-              "device": options.device, "threads": torch.get_num_threads(), "heads": {}}
+    report = {
+        "recipe": chosen.as_dict(),
+        "data": {"train": len(sets.train), "test": len(sets.test), "classes": len(sets.classes)},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+        "device": options.device,
+        "threads": torch.get_num_threads(),
+        "heads": {},
+    }
     rows, panels = [("head", "test accuracy", "seconds an epoch", "minutes of this run")], []
     for kind in chosen.heads:
         begin = time.perf_counter()

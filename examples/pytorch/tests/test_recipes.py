@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every recipe, on small files in the layout of its data; networks are made smaller where their size is a setting."""
+
 import json
 from math import sqrt
 
@@ -25,8 +26,21 @@ def one_thread():
 
 def run(name, folder, out, *settings, arguments=()):
     sets = [part for setting in settings for part in ("--set", setting)]
-    train.main([str(RECIPES / f"{name}.toml"), "--data", str(folder), "--out", str(out), "--epochs", "1", "--device", "cpu",
-                *sets, *arguments])
+    train.main(
+        [
+            str(RECIPES / f"{name}.toml"),
+            "--data",
+            str(folder),
+            "--out",
+            str(out),
+            "--epochs",
+            "1",
+            "--device",
+            "cpu",
+            *sets,
+            *arguments,
+        ]
+    )
     report = json.loads((out / "report.json").read_text())
     for kind in report["recipe"]["heads"]:
         assert (out / f"{kind}.pt").exists()
@@ -37,7 +51,11 @@ def run(name, folder, out, *settings, arguments=()):
 
 def test_all_recipes_are_here():
     assert {path.stem for path in RECIPES.glob("*.toml")} == {
-        "fashion_mnist", "mnist", "cifar100_simple", "imagenet_resnet50", "faces_lfw"
+        "fashion_mnist",
+        "mnist",
+        "cifar100_simple",
+        "imagenet_resnet50",
+        "faces_lfw",
     }
     for path in RECIPES.glob("*.toml"):
         assert recipe.load(path).name == path.stem
@@ -55,7 +73,12 @@ def test_mnist_network():
     network, features = networks.make(recipe.load(RECIPES / "mnist.toml").network, (1, 28, 28))
     convs = [layer for layer in network if isinstance(layer, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size) for c in convs] == [
-        (1, 32, (5, 5)), (32, 32, (5, 5)), (32, 64, (5, 5)), (64, 64, (5, 5)), (64, 128, (5, 5)), (128, 128, (5, 5))
+        (1, 32, (5, 5)),
+        (32, 32, (5, 5)),
+        (32, 64, (5, 5)),
+        (64, 64, (5, 5)),
+        (64, 128, (5, 5)),
+        (128, 128, (5, 5)),
     ]
     assert features == 2 and network[-1].in_features == 128 * 3 * 3
     assert sum(isinstance(layer, nn.PReLU) for layer in network) == 6
@@ -103,8 +126,16 @@ def test_cifar100_network():
 
 def test_imagenet(tmp_path):
     folder = train_layouts.folders(tmp_path)
-    report = run("imagenet_resnet50", folder, tmp_path / "out", "data.random_resized_crop=64", "data.resize=72",
-                 "data.center_crop=64", "data.workers=0", arguments=["--heads", "lgm"])
+    report = run(
+        "imagenet_resnet50",
+        folder,
+        tmp_path / "out",
+        "data.random_resized_crop=64",
+        "data.resize=72",
+        "data.center_crop=64",
+        "data.workers=0",
+        arguments=["--heads", "lgm"],
+    )
     assert report["data"] == {"train": 6, "test": 3, "classes": 3}
     kept = torch.load(tmp_path / "out" / "lgm.pt", weights_only=True)
     assert kept["head"]["mean"].shape == (3, 2048)
@@ -131,9 +162,17 @@ def test_workers_load_the_same(tmp_path):
     """Processes that load images: the same bits on every run."""
     folder = train_layouts.folders(tmp_path, train=3)
     losses = [
-        run("imagenet_resnet50", folder, tmp_path / str(i), "network.kind=resnet18", "data.random_resized_crop=32",
-            "data.resize=40", "data.center_crop=32", "data.workers=1", arguments=["--heads", "softmax"])
-        ["heads"]["softmax"]["epochs"][0]["loss"]
+        run(
+            "imagenet_resnet50",
+            folder,
+            tmp_path / str(i),
+            "network.kind=resnet18",
+            "data.random_resized_crop=32",
+            "data.resize=40",
+            "data.center_crop=32",
+            "data.workers=1",
+            arguments=["--heads", "softmax"],
+        )["heads"]["softmax"]["epochs"][0]["loss"]
         for i in range(2)
     ]
     assert losses[0] == losses[1]

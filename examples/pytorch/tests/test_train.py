@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The training loop, its settings, checkpoints and results, on a small set in MNIST's layout."""
+
 import gzip
 import json
 
@@ -13,8 +14,13 @@ import train
 from training import data, networks, recipe, trainer
 
 RECIPES = train_layouts.EXAMPLE / "recipes"
-SMALL = ["network.widths=[4, 8]", "network.convs=[1, 1]", "training.batch=16", "optimizer.rate=0.05",
-         "optimizer.milestones=[3]"]
+SMALL = [
+    "network.widths=[4, 8]",
+    "network.convs=[1, 1]",
+    "training.batch=16",
+    "optimizer.rate=0.05",
+    "optimizer.milestones=[3]",
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,7 +39,9 @@ def folder(tmp_path_factory):
 
 def run(folder, out, *arguments, settings=(), name="fashion_mnist"):
     sets = [part for setting in (*SMALL, *settings) for part in ("--set", setting)]
-    train.main([str(RECIPES / f"{name}.toml"), "--data", str(folder), "--out", str(out), "--device", "cpu", *sets, *arguments])
+    train.main(
+        [str(RECIPES / f"{name}.toml"), "--data", str(folder), "--out", str(out), "--device", "cpu", *sets, *arguments]
+    )
     return json.loads((out / "report.json").read_text())
 
 
@@ -55,9 +63,20 @@ def same(a, b):
 
 def test_learns_and_reports(folder, tmp_path, capsys):
     """Ten classes of bars, with room to spread: 8 features of where things are."""
-    report = run(folder, tmp_path, "--epochs", "8",
-                 settings=["head.estimate=true", "data.mirror=false", "network.features=8", "network.last_pool=max",
-                           "optimizer.rate=0.005", "optimizer.milestones=[]"])
+    report = run(
+        folder,
+        tmp_path,
+        "--epochs",
+        "8",
+        settings=[
+            "head.estimate=true",
+            "data.mirror=false",
+            "network.features=8",
+            "network.last_pool=max",
+            "optimizer.rate=0.005",
+            "optimizer.milestones=[]",
+        ],
+    )
     printed = capsys.readouterr().out
     for kind, title in (("softmax", "softmax"), ("lgm", "L-GM")):
         result = report["heads"][kind]
@@ -96,8 +115,14 @@ def test_same_seed_same_bits(folder, tmp_path):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_resumes_exactly(optimizer, folder, tmp_path):
     """With random windows and mirror images, over a step of alpha and of the learning rate."""
-    settings = [f"optimizer.kind={optimizer}", "data.crop=28", "data.pad=2", "head.alpha.step=20", "optimizer.milestones=[2]",
-                "head.covariance=diagonal"]
+    settings = [
+        f"optimizer.kind={optimizer}",
+        "data.crop=28",
+        "data.pad=2",
+        "head.alpha.step=20",
+        "optimizer.milestones=[2]",
+        "head.covariance=diagonal",
+    ]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(folder, whole, "--epochs", "3", settings=settings)
     run(folder, parts, "--epochs", "1", settings=settings)
@@ -115,8 +140,16 @@ def test_resumes_exactly(optimizer, folder, tmp_path):
 def test_resumes_no_other_recipe(folder, tmp_path):
     run(folder, tmp_path, "--epochs", "1", "--heads", "lgm")
     with pytest.raises(recipe.RecipeError, match="another recipe: head.lambda_, optimizer.rate"):
-        run(folder, tmp_path, "--epochs", "2", "--heads", "lgm", "--resume",
-            settings=["head.lambda=0.2", "optimizer.rate=0.01"])
+        run(
+            folder,
+            tmp_path,
+            "--epochs",
+            "2",
+            "--heads",
+            "lgm",
+            "--resume",
+            settings=["head.lambda=0.2", "optimizer.rate=0.01"],
+        )
 
 
 def test_rates_and_decay(folder):
@@ -153,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(folder, tmp_path):
         (["head.alpha.policy=up"], "head.alpha.policy is 'up'"),
         (["network.convs=[1]"], "differ in length"),
         (["network=1"], "network is 1, and must be a table"),
-        (["heads=[\"hinge\"]"], "heads must be"),
+        (['heads=["hinge"]'], "heads must be"),
         (["training.epochs"], "must be KEY=VALUE"),
         (["name.first=1"], "name is not a table"),
         (["data.std=0"], "std must be positive"),
@@ -166,7 +199,9 @@ def test_wrong_settings(settings, message):
 
 
 def test_settings(tmp_path):
-    chosen = recipe.load(RECIPES / "fashion_mnist.toml", ["head.alpha=0.5", "head.lambda=1", "data.mean=[1, 2.5]", "name=other"])
+    chosen = recipe.load(
+        RECIPES / "fashion_mnist.toml", ["head.alpha=0.5", "head.lambda=1", "data.mean=[1, 2.5]", "name=other"]
+    )
     assert (chosen.head.alpha.policy, chosen.head.alpha.value) == ("constant", 0.5)
     assert type(chosen.head.lambda_) is float and chosen.data.mean == [1.0, 2.5] and chosen.name == "other"
     path = tmp_path / "half.toml"

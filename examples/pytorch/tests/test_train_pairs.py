@@ -18,7 +18,13 @@ def write(tmp_path, text):
 
 def test_both_kinds_of_lines(tmp_path):
     folds, images = read_pairs(write(tmp_path, SMALL))
-    assert images == ["A_B/A_B_0001.jpg", "A_B/A_B_0002.jpg", "C/C_0004.jpg", "C/C_0010.jpg", "De_la_E/De_la_E_0001.jpg"]
+    assert images == [
+        "A_B/A_B_0001.jpg",
+        "A_B/A_B_0002.jpg",
+        "C/C_0004.jpg",
+        "C/C_0010.jpg",
+        "De_la_E/De_la_E_0001.jpg",
+    ]
     assert folds.first.tolist() == [[0, 0], [3, 2]]
     assert folds.second.tolist() == [[1, 2], [2, 4]]
     assert folds.same.tolist() == [[True, False], [True, False]]
@@ -111,7 +117,7 @@ def test_accuracy_by_hand():
     perfect = accuracy([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], same)
     assert perfect.mean == 1 and perfect.standard_error == 0 and perfect.folds == [1, 1, 1]
     assert perfect.thresholds == pytest.approx([0.5, 0.5, 0.5])
-    # The last fold's similarities are larger by 10. Its threshold comes from the others: both its pairs pass for one person.
+    # The last fold's similarities are larger by 10. Its threshold is the others': both its pairs pass for one person.
     moved = accuracy([[0.9, 0.1], [0.8, 0.2], [10.7, 10.3]], same)
     assert moved.thresholds[2] == pytest.approx(0.5) and moved.folds[2] == 0.5
     for fold, others in ((0, [0.8, 0.2, 10.7, 10.3]), (1, [0.9, 0.1, 10.7, 10.3])):

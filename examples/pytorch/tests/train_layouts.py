@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Small data sets in the layouts of the large ones."""
+
 import gzip
 import io
 import pickle
@@ -23,7 +24,7 @@ def idx(folder, train=64, test=40, classes=10, size=28, compressed=True):
         labels = (np.arange(count) % classes).astype(np.uint8)
         images = random.integers(0, 60, (count, size, size), dtype=np.uint8)
         for image, label in zip(images, labels):
-            image[2 + 2 * label:5 + 2 * label, 3:-3] += 150
+            image[2 + 2 * label : 5 + 2 * label, 3:-3] += 150
         for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
             content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
             path = folder / (name + ".gz" * compressed)
@@ -32,8 +33,8 @@ def idx(folder, train=64, test=40, classes=10, size=28, compressed=True):
 
 
 def cifar100(folder, train=256, test=20, change=None):
-    """cifar-100-python.tar.gz, pickled as the original: protocol 2, Python 2's strings as keys. change(part, content) may alter what
-    is pickled."""
+    """cifar-100-python.tar.gz, pickled as the original: protocol 2, Python 2's strings as keys. change(part, content)
+    may alter what is pickled."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(1)
     archive = folder / "cifar-100-python.tar.gz"

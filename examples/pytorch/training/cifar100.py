@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """CIFAR-100 as its archive cifar-100-python.tar.gz holds it. Needs NumPy alone."""
+
 import io
 import pickle
 import tarfile

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The kinds of data sets, each in the layout in which it is given away:
 
-idx       train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, with or without .gz: MNIST, Fashion-MNIST
+idx       train-images-idx3-ubyte, train-labels-idx1-ubyte and the two of t10k, also .gz: MNIST, Fashion-MNIST
 cifar100  cifar-100-python.tar.gz, or its unpacked folder cifar-100-python
 folders   train/CLASS/*.jpg and val/CLASS/*.jpg: ImageNet
 faces     train/IDENTITY/*.jpg; for the test lfw/NAME/NAME_0001.jpg and pairs.txt
 """
+
 import gzip
 from pathlib import Path
 from typing import NamedTuple
@@ -112,8 +113,11 @@ def _in_memory(folder, data):
     if data.kind == "idx":
         train, test = _idx(folder, "train"), _idx(folder, "t10k")
     else:
-        found = [p for p in (folder, folder / "cifar-100-python.tar.gz", folder / "cifar-100-python")
-                 if p.is_file() or (p / "train").is_file()]
+        found = [
+            p
+            for p in (folder, folder / "cifar-100-python.tar.gz", folder / "cifar-100-python")
+            if p.is_file() or (p / "train").is_file()
+        ]
         if not found:
             raise DataError(f"{folder} has no cifar-100-python.tar.gz")
         train, test = (read_archive(found[0], part) for part in ("train", "test"))
@@ -170,5 +174,12 @@ def load(recipe, folder=None):
 
 def batches(dataset, batch, workers, generator=None, device="cpu"):
     """A DataLoader; with a generator shuffled by it, and only whole batches if there is one."""
-    return DataLoader(dataset, batch, shuffle=generator is not None, generator=generator, num_workers=workers,
-                      drop_last=generator is not None and len(dataset) >= batch, pin_memory=device != "cpu")
+    return DataLoader(
+        dataset,
+        batch,
+        shuffle=generator is not None,
+        generator=generator,
+        num_workers=workers,
+        drop_last=generator is not None and len(dataset) >= batch,
+        pin_memory=device != "cpu",
+    )

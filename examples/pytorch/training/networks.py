@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Networks from images to features, and the two heads that make classes of features."""
+
 from math import sqrt
 
 import torch
@@ -12,12 +13,13 @@ from .recipe import RecipeError
 
 
 def conv_stages(network, image):
-    """Stages of convolutions that keep height and width, each followed by a pooling. image: [channels, height, width]"""
+    """Stages of convolutions that keep height and width, each followed by a pooling. image: channels, height, width"""
     layers, channels, size = [], image[0], min(image[1:])
     for stage, (width, convs) in enumerate(zip(network.widths, network.convs)):
         for _ in range(convs):
-            layers.append(nn.Conv2d(channels, width, network.kernel, padding=network.kernel // 2,
-                                    bias=not network.batch_norm))
+            layers.append(
+                nn.Conv2d(channels, width, network.kernel, padding=network.kernel // 2, bias=not network.batch_norm)
+            )
             if network.batch_norm:
                 layers.append(nn.BatchNorm2d(width, momentum=network.batch_norm_momentum))
             layers.append(nn.PReLU(width) if network.activation == "prelu" else nn.ReLU(inplace=True))
@@ -53,7 +55,9 @@ def make(network, image):
             width = module.eval()(torch.zeros(1, *image)).shape[1]
         if network.features:
             module.append(nn.Linear(width, network.features))
-    elif network.kind in torchvision.models.list_models() and network.kind.startswith(("resnet", "wide_resnet", "resnext")):
+    elif network.kind in torchvision.models.list_models() and network.kind.startswith(
+        ("resnet", "wide_resnet", "resnext")
+    ):
         module = torchvision.models.get_model(network.kind)
         width = module.fc.in_features
         module.fc = nn.Linear(width, network.features) if network.features else nn.Identity()
@@ -81,7 +85,16 @@ def make_head(kind, recipe, features, classes):
     if kind == "softmax":
         return Softmax(features, classes)
     alpha = head.alpha
-    schedule = SteppedSchedule(policy=alpha.policy, value=alpha.value, step=alpha.step, gamma=alpha.gamma, min=alpha.min,
-                               max=alpha.max)
-    return LGMLoss(features, classes, alpha=schedule, lambda_=head.lambda_, covariance=head.covariance,
-                   learn_prior=head.learn_prior, init_scale=head.init_scale, seed=recipe.seed)
+    schedule = SteppedSchedule(
+        policy=alpha.policy, value=alpha.value, step=alpha.step, gamma=alpha.gamma, min=alpha.min, max=alpha.max
+    )
+    return LGMLoss(
+        features,
+        classes,
+        alpha=schedule,
+        lambda_=head.lambda_,
+        covariance=head.covariance,
+        learn_prior=head.learn_prior,
+        init_scale=head.init_scale,
+        seed=recipe.seed,
+    )

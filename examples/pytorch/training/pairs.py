@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""LFW's protocol for pairs of faces, View 2: same person or not, by a threshold that is chosen on nine folds and tried on the
-tenth."""
+"""LFW's protocol for pairs of faces, View 2: same person or not, by a threshold that is chosen on nine folds and tried
+on the tenth."""
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,8 @@ class PairsError(ValueError):
 def read_pairs(path):
     """Folds, and the names of the images that they index: "Name/Name_0001.jpg".
 
-    pairs.txt begins with the number of folds and of pairs of each kind in a fold, separated by a tab; every fold has first its pairs
-    of one person, "name number number", then those of two, "name number name number".
+    pairs.txt begins with the number of folds and of pairs of each kind in a fold, separated by a tab; every fold has
+    first its pairs of one person, "name number number", then those of two, "name number name number".
     """
     path = Path(path)
     try:
@@ -53,7 +54,9 @@ def read_pairs(path):
     if folds < 2:
         raise wrong(0, "one fold leaves nothing to choose a threshold on")
     if len(lines) != 1 + 2 * folds * pairs:
-        raise PairsError(f"{path} has {len(lines) - 1} pairs; {folds} folds of {pairs} of each kind are {2 * folds * pairs}")
+        raise PairsError(
+            f"{path} has {len(lines) - 1} pairs; {folds} folds of {pairs} of each kind are {2 * folds * pairs}"
+        )
     images = {}
 
     def index(name, text, line):
@@ -83,8 +86,8 @@ def read_pairs(path):
 
 
 def similarities(features, folds, metric):
-    """[folds, pairs]: how alike the features [images, dims] of each pair are: metric "cosine", of the angle between them, or
-    "euclidean", minus their distance."""
+    """[folds, pairs]: how alike the features [images, dims] of each pair are: metric "cosine", of the angle between
+    them, or "euclidean", minus their distance."""
     features = np.asarray(features, np.float64)
     if metric == "cosine":
         length = np.linalg.norm(features, axis=1, keepdims=True)
@@ -117,7 +120,9 @@ def accuracy(similarity, same):
     """Accuracy of similarity [folds, pairs]; every fold with the threshold that is best on the others."""
     similarity, same = np.asarray(similarity, np.float64), np.asarray(same, bool)
     if similarity.shape != same.shape or similarity.ndim != 2 or len(same) < 2:
-        raise ValueError(f"similarity and same must be [folds, pairs], two folds or more, not {similarity.shape}, {same.shape}")
+        raise ValueError(
+            f"similarity and same must be [folds, pairs], two folds or more, not {similarity.shape}, {same.shape}"
+        )
     if not np.isfinite(similarity).all():
         raise ValueError("similarities must be finite")
     thresholds, right = [], []

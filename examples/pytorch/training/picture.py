@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The picture of 2-D features."""
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -10,7 +11,7 @@ POINTS = 3000  # of a head, so that the classes can be told apart
 
 
 def draw(path, panels, classes):
-    """panels: for each head its title, features [samples, 2], labels [samples], crosses [classes, 2] and what these are."""
+    """panels: for each head its title, features [samples, 2], labels [samples], crosses [classes, 2], what they are."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.6 * len(panels), 5.6), squeeze=False, layout="constrained")
     colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
     for axis, (title, features, labels, crosses, crosses_are) in zip(axes[0], panels):
@@ -22,11 +23,19 @@ def draw(path, panels, classes):
         low, high = np.percentile(features, [0.2, 99.8], axis=0)
         low, high = np.minimum(low, crosses.min(0)), np.maximum(high, crosses.max(0))
         middle, half = (low + high) / 2, 0.54 * (high - low).max() + 1e-9
-        axis.set(title=title, xlabel=f"feature 1 (crosses: {crosses_are})", ylabel="feature 2", aspect="equal",
-                 xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+        axis.set(
+            title=title,
+            xlabel=f"feature 1 (crosses: {crosses_are})",
+            ylabel="feature 2",
+            aspect="equal",
+            xlim=(middle[0] - half, middle[0] + half),
+            ylim=(middle[1] - half, middle[1] + half),
+        )
         axis.grid(alpha=0.25)
-    handles = [plt.Line2D([], [], marker="o", linestyle="", color=colours(k % colours.N), label=name)
-               for k, name in enumerate(classes)]
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", color=colours(k % colours.N), label=name)
+        for k, name in enumerate(classes)
+    ]
     if len(classes) <= 20:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=100)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A recipe: what a TOML file says of a training. Every field of the file is one of these classes' fields."""
+
 import tomllib
 import types
 import typing

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The training loop: one head at a time, tested after epochs, kept in a checkpoint at the end of each."""
+
 import os
 import time
 from pathlib import Path
@@ -21,8 +22,11 @@ def make_optimizer(recipe, network, head):
     decay = settings.weight_decay
     groups = [
         {"params": list(network.parameters())},
-        {"params": list(head.parameters()), "lr": settings.rate * recipe.head.rate,
-         "weight_decay": decay * recipe.head.decay},
+        {
+            "params": list(head.parameters()),
+            "lr": settings.rate * recipe.head.rate,
+            "weight_decay": decay * recipe.head.decay,
+        },
     ]
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, settings.rate, settings.momentum, weight_decay=decay, nesterov=settings.nesterov)
@@ -54,7 +58,12 @@ class Training:
         self.head = networks.make_head(kind, recipe, self.dims, len(sets.classes)).to(device)
         self.optimizer = make_optimizer(recipe, self.network, self.head)
         self.schedule = make_schedule(recipe, self.optimizer, len(self.loader))
-        self.parts = {"network": self.network, "head": self.head, "optimizer": self.optimizer, "schedule": self.schedule}
+        self.parts = {
+            "network": self.network,
+            "head": self.head,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
         self.history = []  # one dict an epoch
         self.seconds = 0.0  # of training, without tests
 
@@ -86,10 +95,11 @@ class Training:
 
     @torch.inference_mode()
     def features(self, dataset, mirror=False):
-        """Batches of features and labels of a data set; with mirror, features of the mirror image follow an image's own."""
+        """Batches of features and labels of a data set; with mirror, the mirror image's follow an image's own."""
         self.network.eval()
-        for images, labels in batches(dataset, self.recipe.training.test_batch, self.recipe.data.workers,
-                                      device=self.device):
+        for images, labels in batches(
+            dataset, self.recipe.training.test_batch, self.recipe.data.workers, device=self.device
+        ):
             images = images.to(self.device)
             of_images = self.network(images)
             if mirror:
