@@ -20,11 +20,9 @@ import numpy as np
 import torch
 import torchvision
 
-FOLDER = Path(__file__).resolve().parent
-# Last, so that `lgm_torch` is the installed package, not its sources.
-sys.path = [path for path in sys.path if path != str(FOLDER)] + [str(FOLDER)]
+from training import data, picture, recipe, trainer
 
-from training import data, picture, recipe, trainer  # noqa: E402
+FOLDER = Path(__file__).resolve().parent
 
 TITLES = {"softmax": "softmax", "lgm": "L-GM"}
 

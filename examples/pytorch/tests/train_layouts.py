@@ -13,7 +13,7 @@ from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parent.parent
 if str(EXAMPLE) not in sys.path:
-    sys.path.append(str(EXAMPLE))  # last: lgm_torch is the installed package
+    sys.path.append(str(EXAMPLE))
 
 
 def idx(folder, train=64, test=40, classes=10, size=28, compressed=True):
