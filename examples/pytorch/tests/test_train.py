@@ -263,3 +263,43 @@ def test_no_data(tmp_path):
         data.load(chosen, tmp_path / "none")
     with pytest.raises(data.DataError, match="train-images"):
         data.load(chosen, tmp_path)
+
+
+def make_training(folder, *settings):
+    chosen = recipe.load(RECIPES / "fashion_mnist.toml", [*SMALL, *settings])
+    return trainer.Training(chosen, "lgm", data.load(chosen, folder))
+
+
+def test_estimated_means_and_variances(folder):
+    """Those of the training features, as test images are given: not mirrored, in no random window."""
+    training = make_training(folder, "head.covariance=diagonal", "head.learn_prior=true", "data.crop=28", "data.pad=3")
+    training.run_epoch()
+    training.estimate()
+    training.network.eval()
+    plain = data.transforms(training.recipe.data, train=False)
+    with torch.no_grad():
+        images = torch.stack([plain(image) for image in training.sets.train.images])
+        features = training.network(images).double().numpy()
+    labels = np.array(training.sets.train.labels)
+    for k in range(10):
+        of_class = features[labels == k]
+        assert training.head.mean[k].detach().numpy() == pytest.approx(of_class.mean(0), rel=1e-4, abs=1e-5)
+        variance = training.head.log_variance[k].exp().detach().numpy()
+        assert variance == pytest.approx(np.maximum(of_class.var(0), 1e-6), rel=1e-3)
+    assert training.head.log_prior.exp().detach().numpy() == pytest.approx(0.1, rel=1e-5)
+
+
+def test_features_of_mirror_images(folder):
+    training = make_training(folder)
+    both, labels = (torch.cat(parts) for parts in zip(*training.features(training.sets.test, mirror=True)))
+    images = torch.stack([image for image, _ in training.sets.test])
+    with torch.no_grad():
+        assert torch.allclose(both[:, :2], training.network(images), atol=1e-5)
+        assert torch.allclose(both[:, 2:], training.network(images.flip(-1)), atol=1e-5)
+    assert labels.tolist() == training.sets.test.labels
+
+
+def test_both_heads_start_from_the_same_network(folder):
+    chosen = recipe.load(RECIPES / "fashion_mnist.toml", SMALL)
+    softmax, lgm = (trainer.Training(chosen, kind, data.load(chosen, folder)) for kind in ("softmax", "lgm"))
+    assert same(softmax.network.state_dict(), lgm.network.state_dict())
