@@ -7,7 +7,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-POINTS = 3000  # of a head, so that the classes can be told apart
+POINTS = 2000  # of a head, so that the classes can be told apart
 
 
 def draw(path, panels, classes):
