@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What train.py is made of."""
