@@ -33,12 +33,13 @@ if cuda == "1" and not (torch.version.cuda and CUDA_HOME):
 
 # -mtune=generic: g++ 12's choices for AMD's Zen slow Eigen's products down. OpenMP's threads are those of ATen.
 optimised = shlex.split(os.environ.get("LGM_CXXFLAGS", "-march=native -mtune=generic"))
-flags = ["-O3", "-DNDEBUG", *optimised, "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
-# -isystem: without their warnings.
+flags = ["-O3", "-DNDEBUG", *optimised, "-fopenmp", "-fvisibility=hidden"]
+# Without others' warnings: -isystem, and what g++ 12 says of its own AVX-512 header.
+flags += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 flags += [f"-isystem{path}" for path in (eigen, *include_paths("cuda" if cuda == "1" else "cpu"))]
 extension = (CUDAExtension if cuda == "1" else CppExtension)(
     "lgm_torch._C",
-    ["csrc/operators.cpp"] + (["csrc/operators.cu"] if cuda == "1" else []),
+    ["csrc/cpu.cpp"] + (["csrc/cuda.cu"] if cuda == "1" else []),
     include_dirs=[lgm],
     extra_compile_args={"cxx": flags, "nvcc": ["-O3", "-DNDEBUG"]},
     libraries=["cublasLt"] if cuda == "1" else [],

@@ -22,6 +22,10 @@ class Score(NamedTuple):
     nearest_squared_mahalanobis: Tensor  # the least distance from any class's mean
 
 
+# So that an exported program that answers a Score can be saved.
+torch.utils._pytree._register_namedtuple(Score, serialized_type_name="lgm_torch.Score")
+
+
 class LGMLoss(nn.Module):
     """The large-margin Gaussian mixture loss: num_classes Gaussians over num_features features, in place of a classifier's
     last linear layer and its softmax.
