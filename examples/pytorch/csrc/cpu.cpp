@@ -50,18 +50,24 @@ struct host_backend {
 TORCH_LIBRARY(lgm, m) {
   const auto define = [&](const std::string& schema) { m.def(schema.c_str()); };
   const std::string mixture = "Tensor mean, Tensor? log_variance, Tensor? log_prior";
-  const std::string loss = "Tensor features, Tensor target, " + mixture +
-                           ", Tensor alpha, Tensor? class_weight, Tensor? sample_weight, Tensor? normalizer, "
-                           "float lambda_, str reduction, int ignore_index, float label_smoothing";
+  const std::string loss =
+      "Tensor features, Tensor target, " + mixture +
+      ", Tensor alpha, Tensor? class_weight, Tensor? sample_weight, Tensor? normalizer, "
+      "float lambda_, str reduction, int ignore_index, float label_smoothing, bool[4] make";
   const std::string logits =
       "Tensor features, Tensor? target, " + mixture + ", Tensor alpha, int ignore_index";
-  const std::string gradients = "(Tensor features, Tensor mean, Tensor log_variance, Tensor log_prior)";
+  const std::string gradients =
+      "Tensor feature_gradient, Tensor mean_gradient, Tensor log_variance_gradient, Tensor "
+      "log_prior_gradient";
   const std::string written = "Tensor(a!) mean, Tensor(b!)? log_variance, Tensor(c!)? log_prior";
   const std::string moments = "Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor(d!) mean_residual";
-  define("loss(" + loss + ") -> (Tensor loss, Tensor row_state)");
-  define("loss_backward(Tensor upstream, Tensor row_state, " + loss + ", bool[4] needs) -> " + gradients);
+  define("loss(" + loss + ") -> (Tensor loss, Tensor row_state, " + gradients + ")");
+  define(
+      "loss_backward(Tensor upstream, Tensor row_state, Tensor made_feature, Tensor made_mean, "
+      "Tensor made_log_variance, Tensor made_log_prior, " +
+      loss + ", bool[4] needs) -> (" + gradients + ")");
   define("logits(" + logits + ") -> Tensor");
-  define("logits_backward(Tensor grad_logits, " + logits + ", bool[4] needs) -> " + gradients);
+  define("logits_backward(Tensor grad_logits, " + logits + ", bool[4] needs) -> (" + gradients + ")");
   define("score(Tensor features, " + mixture +
          ") -> (Tensor predicted, Tensor posterior, Tensor log_density, Tensor log_mixture, "
          "Tensor squared_mahalanobis, Tensor nearest_squared_mahalanobis)");

@@ -210,27 +210,25 @@ using four_gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 template <class Backend>
 struct gradient_tensors {
   Tensor feature, mean, log_variance, log_prior;
-  at::ScalarType feature_type;
 
-  gradient_tensors(const problem<Backend>& p, const Tensor& features, const std::array<bool, 4>& needs)
-      : feature_type(features.scalar_type()) {
-    const auto make = [&](bool needed, const Tensor& like) {
-      return needed && like.defined() ? at::empty(like.sizes(), like.options())
-                                      : at::empty({0}, p.mean.options());
+  // feature_type: of the features' gradient.
+  gradient_tensors(const problem<Backend>& p, at::ScalarType feature_type, const std::array<bool, 4>& needs) {
+    const auto make = [&](bool needed, const Tensor& like, at::ScalarType type) {
+      if (!needed || !like.defined()) return p.results({0});
+      return at::empty(like.sizes(), p.mean.options().dtype(type));
     };
-    feature = make(needs[0], p.features);
-    mean = make(needs[1], p.mean);
-    log_variance = make(needs[2], p.log_variance);
-    log_prior = make(needs[3], p.log_prior);
+    feature = make(needs[0], p.features, feature_type);
+    mean = make(needs[1], p.mean, p.type);
+    log_variance = make(needs[2], p.log_variance, p.type);
+    log_prior = make(needs[3], p.log_prior, p.type);
   }
 
-  // G: the features' type as the library knows it.
+  // G: feature_type as the library knows it.
   template <class G, class T>
   lgm::gradients<G, T> pointers() const {
     const auto data = feature.numel() > 0 ? static_cast<G*>(feature.mutable_data_ptr()) : nullptr;
     return {data, pointer<T>(mean), pointer<T>(log_variance), pointer<T>(log_prior)};
   }
-  four_gradients result() const { return {feature.to(feature_type), mean, log_variance, log_prior}; }
 };
 
 template <class Backend>
@@ -251,17 +249,23 @@ struct operators {
     return s;
   }
 
-  static std::tuple<Tensor, Tensor> loss(
+  // The loss and its row state; and, where it is one number, the gradients that `make` names: made at once they save a product.
+  // They are of the parameters' type, not yet rounded to the features'.
+  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> loss(
       const Tensor& features, const Tensor& target, const Tensor& mean, const optional_tensor& log_variance,
       const optional_tensor& log_prior, const Tensor& alpha, const optional_tensor& class_weight,
       const optional_tensor& sample_weight, const optional_tensor& normalizer, double lambda,
-      std::string_view reduction, std::int64_t ignore_index, double label_smoothing) {
+      std::string_view reduction, std::int64_t ignore_index, double label_smoothing,
+      std::array<bool, 4> make) {
     const problem p(features, mean, log_variance, log_prior);
     const targets<Backend> t(p, target);
     const settings s = settings_of(p, alpha, class_weight, sample_weight, normalizer, lambda, reduction,
                                    ignore_index, label_smoothing);
-    const Tensor total = s.reduction == lgm::reduction::none ? p.results({p.shape.samples}) : p.results({});
+    const bool one = s.reduction != lgm::reduction::none;
+    const Tensor total = one ? p.results({}) : p.results({p.shape.samples});
     const Tensor row_state = p.results({p.shape.samples, 2});
+    const gradient_tensors<Backend> made(p, p.type, one ? make : std::array<bool, 4>{});
+    const bool any = one && (make[0] || make[1] || make[2] || make[3]);
     with_type(p.type, [&](auto type) {
       using T = decltype(type);
       lgm::loss_result<T> result;
@@ -269,30 +273,49 @@ struct operators {
       result.row_state = pointer<T>(row_state);
       p.template run<T>([&](auto* x, const auto& context, const lgm::workspace& w) {
         return t.template with<T>([&](const auto& z) {
-          return lgm::forward(context, p.shape, p.template mixture<T>(), s.template options<T>(), x, z,
-                              result, w);
+          const lgm::mixture<T> m = p.template mixture<T>();
+          const lgm::loss_options<T> o = s.template options<T>();
+          if (!any) return lgm::forward(context, p.shape, m, o, x, z, result, w);
+          return lgm::forward_backward(context, p.shape, m, o, x, z, nullptr, result,
+                                       made.template pointers<T, T>(), w);
         });
       });
     });
-    return {total, row_state};
+    return {total, row_state, made.feature, made.mean, made.log_variance, made.log_prior};
   }
 
-  static four_gradients loss_backward(const Tensor& upstream, const Tensor& row_state, const Tensor& features,
-                                      const Tensor& target, const Tensor& mean,
+  // made_*: what the loss has made, which has only to be scaled where it is all that is needed.
+  static four_gradients loss_backward(const Tensor& upstream, const Tensor& row_state,
+                                      const Tensor& made_feature, const Tensor& made_mean,
+                                      const Tensor& made_log_variance, const Tensor& made_log_prior,
+                                      const Tensor& features, const Tensor& target, const Tensor& mean,
                                       const optional_tensor& log_variance, const optional_tensor& log_prior,
                                       const Tensor& alpha, const optional_tensor& class_weight,
                                       const optional_tensor& sample_weight, const optional_tensor& normalizer,
                                       double lambda, std::string_view reduction, std::int64_t ignore_index,
-                                      double label_smoothing, std::array<bool, 4> needs) {
+                                      double label_smoothing, std::array<bool, 4> make,
+                                      std::array<bool, 4> needs) {
     const problem p(features, mean, log_variance, log_prior);
+    const lgm::reduction r = reduction_of(reduction);
+    const std::int64_t each[] = {p.shape.samples};
+    const at::IntArrayRef upstream_shape(each, r == lgm::reduction::none ? 1 : 0);
+    const Tensor scale = checked(upstream, "upstream", p.type, upstream_shape, p.features);
+
+    bool all = r != lgm::reduction::none;
+    for (std::size_t n = 0; n < needs.size(); ++n) all = all && (make[n] || !needs[n]);
+    if (all) {
+      const auto scaled = [&](bool needed, const Tensor& gradient, at::ScalarType type) {
+        return needed ? (gradient * scale).to(type) : p.results({0});
+      };
+      return {scaled(needs[0], made_feature, features.scalar_type()), scaled(needs[1], made_mean, p.type),
+              scaled(needs[2], made_log_variance, p.type), scaled(needs[3], made_log_prior, p.type)};
+    }
+
     const targets<Backend> t(p, target);
     const settings s = settings_of(p, alpha, class_weight, sample_weight, normalizer, lambda, reduction,
                                    ignore_index, label_smoothing);
-    const std::int64_t each[] = {p.shape.samples};
-    const at::IntArrayRef upstream_shape(each, s.reduction == lgm::reduction::none ? 1 : 0);
-    const Tensor scale = checked(upstream, "upstream", p.type, upstream_shape, p.features);
     const Tensor state = checked(row_state, "row_state", p.type, {p.shape.samples, 2}, p.features);
-    const gradient_tensors<Backend> gradients(p, features, needs);
+    const gradient_tensors<Backend> gradients(p, p.features.scalar_type(), needs);
     with_type(p.type, [&](auto type) {
       using T = decltype(type);
       p.template run<T>([&](auto* x, const auto& context, const lgm::workspace& w) {
@@ -304,7 +327,8 @@ struct operators {
         });
       });
     });
-    return gradients.result();
+    return {gradients.feature.to(features.scalar_type()), gradients.mean, gradients.log_variance,
+            gradients.log_prior};
   }
 
   static Tensor logits(const Tensor& features, const optional_tensor& target, const Tensor& mean,
@@ -336,7 +360,7 @@ struct operators {
     s.ignore_index = ignore_index;
     const Tensor upstream =
         checked(grad_logits, "grad_logits", p.type, {p.shape.samples, p.shape.classes}, p.features);
-    const gradient_tensors<Backend> gradients(p, features, needs);
+    const gradient_tensors<Backend> gradients(p, p.features.scalar_type(), needs);
     with_type(p.type, [&](auto type) {
       using T = decltype(type);
       p.template run<T>([&](auto* x, const auto& context, const lgm::workspace& w) {
@@ -346,7 +370,8 @@ struct operators {
                                     gradients.template pointers<F, T>(), w);
       });
     });
-    return gradients.result();
+    return {gradients.feature.to(features.scalar_type()), gradients.mean, gradients.log_variance,
+            gradients.log_prior};
   }
 
   static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> score(const Tensor& features,

@@ -86,11 +86,13 @@ class LGMLoss(nn.Module):
         global_normalizer."""
         target = self._target(target)
         sample_weight, normalizer = self._constant(sample_weight), self._constant(normalizer)
-        loss, _ = torch.ops.lgm.loss(
+        # Gradients that will be asked for are made along with the loss.
+        differentiated = (features, self.mean, self.log_variance, self.log_prior)
+        make = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in differentiated]
+        return torch.ops.lgm.loss(
             features, target, self.mean, self.log_variance, self.log_prior, self.alpha.clone(), self.class_weight,
-            sample_weight, normalizer, self.lambda_, self.reduction, self.ignore_index, self.label_smoothing,
-        )
-        return loss
+            sample_weight, normalizer, self.lambda_, self.reduction, self.ignore_index, self.label_smoothing, make,
+        )[0]
 
     def logits(self, features, target=None):
         """The logits of every class, [samples, num_classes]; with labels, those of the loss: with the margin at each label."""

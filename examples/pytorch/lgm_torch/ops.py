@@ -13,7 +13,7 @@ import torch
 
 torch.ops.load_library(next(Path(__file__).parent.glob("_C*.so")))
 
-_FEATURES, _MEAN = 0, 2  # where they are among the arguments of loss and logits
+_FEATURES, _MEAN, _REDUCTION = 0, 2, 10  # where they are among the arguments of loss and logits
 
 
 def _kept(ctx, inputs):
@@ -36,32 +36,33 @@ def _gradients(ctx, backward, *arguments):
     return gradients[0], None, *gradients[1:], *[None] * (len(wanted) - 5)
 
 
-def _fake_gradients(arguments, needs):
+def _fake_gradients(arguments, needs, feature_type=None):
     features, _, mean, log_variance, log_prior = arguments[:5]
-    like = (features, mean, log_variance, log_prior)
+    types = (feature_type or features.dtype, mean.dtype, mean.dtype, mean.dtype)
     return tuple(
-        mean.new_empty((0,)) if tensor is None or not need else tensor.new_empty(tensor.shape)
-        for tensor, need in zip(like, needs)
+        mean.new_empty(tensor.shape, dtype=dtype) if tensor is not None and need else mean.new_empty((0,))
+        for tensor, dtype, need in zip((features, mean, log_variance, log_prior), types, needs)
     )
 
 
 def _fake_loss(*arguments):
-    features, mean, reduction = arguments[_FEATURES], arguments[_MEAN], arguments[10]
-    samples = features.shape[0]
-    return mean.new_empty((samples,) if reduction == "none" else ()), mean.new_empty((samples, 2))
+    features, mean, reduction, make = arguments[_FEATURES], arguments[_MEAN], arguments[_REDUCTION], arguments[-1]
+    samples, one = features.shape[0], reduction != "none"
+    loss, row_state = mean.new_empty(() if one else (samples,)), mean.new_empty((samples, 2))
+    return loss, row_state, *_fake_gradients(arguments, make if one else [False] * 4, mean.dtype)
 
 
 def _keep_loss(ctx, inputs, output):
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(*_kept(ctx, inputs), output[1])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:], *_kept(ctx, inputs))
 
 
-def _loss_backward(ctx, upstream, _):
+def _loss_backward(ctx, upstream, *_):
     if upstream is None:
         return (None,) * len(ctx.needs_input_grad)
-    *tensors, row_state = ctx.saved_tensors
-    return _gradients(ctx, torch.ops.lgm.loss_backward, upstream, row_state, *_arguments(ctx, tensors))
+    made, tensors = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+    return _gradients(ctx, torch.ops.lgm.loss_backward, upstream, *made, *_arguments(ctx, tensors))
 
 
 def _fake_logits(*arguments):
@@ -92,9 +93,9 @@ def _no_derivative(what):
 
 
 torch.library.register_fake("lgm::loss", _fake_loss)
-torch.library.register_fake("lgm::loss_backward", lambda upstream, row_state, *a: _fake_gradients(a, a[-1]))
+torch.library.register_fake("lgm::loss_backward", lambda *a: _fake_gradients(a[6:], a[-1]))
 torch.library.register_fake("lgm::logits", _fake_logits)
-torch.library.register_fake("lgm::logits_backward", lambda upstream, *a: _fake_gradients(a, a[-1]))
+torch.library.register_fake("lgm::logits_backward", lambda *a: _fake_gradients(a[1:], a[-1]))
 torch.library.register_fake("lgm::score", _fake_score)
 for _name in ("initialize_", "schedule_", "accumulate_moments_", "merge_moments_", "estimate_"):
     torch.library.register_fake(f"lgm::{_name}", lambda *arguments: None)

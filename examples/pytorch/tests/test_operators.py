@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """PyTorch's own checks of each operator: schema, registration of its gradient, traces with fixed and with dynamic sizes."""
+import itertools
+
 import pytest
 import torch
-from plain import COVARIANCES, problem
+from plain import COVARIANCES, near, problem
 
 
-def arguments(covariance, soft=False, reduction="mean"):
+def arguments(covariance, soft=False, reduction="mean", make=(False,) * 4):
     features, target, *parameters = problem(covariance, covariance == "diagonal", soft, samples=6, classes=4, dims=3)
     dtype = features.dtype
     return (features, target, *parameters, torch.full((1,), 0.3, dtype=dtype), torch.rand(4, dtype=dtype),
-            torch.rand(6, dtype=dtype), None, 0.1, reduction, -100, 0.1)
+            torch.rand(6, dtype=dtype), None, 0.1, reduction, -100, 0.1, list(make))
 
 
 def detached(values):
@@ -19,15 +21,21 @@ def detached(values):
 @pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("soft", [False, True])
 def test_loss(covariance, soft):
-    for reduction in ("mean", "none"):
-        values = arguments(covariance, soft, reduction)
+    everything, some = (True, True, covariance != "identity", covariance == "diagonal"), (False, True, False, False)
+    for reduction, make in itertools.product(("mean", "none"), ((False,) * 4, some, everything)):
+        values = arguments(covariance, soft, reduction, make)
         torch.library.opcheck(torch.ops.lgm.loss.default, values)
         values = detached(values)
-        loss, row_state = torch.ops.lgm.loss(*values)
-        for needs in ([True] * 4, [False, True, False, False]):
-            torch.library.opcheck(
-                torch.ops.lgm.loss_backward.default, (torch.ones_like(loss), row_state, *values, needs)
-            )
+        loss, *made = torch.ops.lgm.loss(*values)
+        for needs in (everything, some):
+            call = (torch.full_like(loss, 2), *made, *values, list(needs))
+            torch.library.opcheck(torch.ops.lgm.loss_backward.default, call)
+            # Scaled or made anew, the gradients are the same, and are there where they are needed.
+            none = arguments(covariance, soft, reduction)[-1]
+            anew = torch.ops.lgm.loss_backward(*call[:-2], none, list(needs))
+            for need, gradient, expected in zip(needs, torch.ops.lgm.loss_backward(*call), anew, strict=True):
+                assert (gradient.numel() > 0) == need
+                near(gradient, expected, 1e-14)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -48,7 +56,7 @@ def test_score(covariance):
 
 
 def test_16_bit_features():
-    features, *rest = detached(arguments("diagonal"))
+    features, *rest = detached(arguments("diagonal", make=(True,) * 4))
     rest = [value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value for value in rest]
     half = features.bfloat16().requires_grad_()
     torch.library.opcheck(torch.ops.lgm.loss.default, (half, *rest))
