@@ -22,21 +22,22 @@ void must(lgm::status status) {
   TORCH_CHECK(status == lgm::status::success, "lgm: ", lgm::to_string(status));
 }
 
-// Everything of type T on the CPU: features [samples, dims], labels [samples] of int64, mean and log_variance [classes, dims].
-template <class T>
-class lgm_loss : public torch::autograd::Function<lgm_loss<T>> {
+// On the CPU, all of float64 but the labels: features [samples, dims], labels [samples] of int64, mean and log_variance
+// [classes, dims]. (For float32 put float for double.)
+class lgm_loss : public torch::autograd::Function<lgm_loss> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& labels,
                         const Tensor& mean, const Tensor& log_variance, double alpha, double lambda) {
     const Tensor features = x.contiguous();
     const Tensor loss = torch::empty({}, features.options());
     const Tensor row_state = torch::empty({features.size(0), 2}, features.options());
-    lgm::loss_result<T> result;
-    result.total = loss.mutable_data_ptr<T>();
-    result.row_state = row_state.mutable_data_ptr<T>();
+    lgm::loss_result<double> result;
+    result.total = loss.mutable_data_ptr<double>();
+    result.row_state = row_state.mutable_data_ptr<double>();
     call(features, mean, [&](const auto& context, const auto& shape, lgm::workspace w) {
       return lgm::forward(context, shape, mixture(mean, log_variance), options(alpha, lambda),
-                          features.const_data_ptr<T>(), labels.const_data_ptr<std::int64_t>(), result, w);
+                          features.const_data_ptr<double>(), labels.const_data_ptr<std::int64_t>(), result,
+                          w);
     });
     ctx->save_for_backward({features, labels, mean, log_variance, row_state});
     ctx->saved_data["alpha"] = alpha;
@@ -53,30 +54,28 @@ class lgm_loss : public torch::autograd::Function<lgm_loss<T>> {
     const Tensor feature_gradient = torch::empty_like(features), mean_gradient = torch::empty_like(mean),
                  log_variance_gradient = torch::empty_like(log_variance);
     call(features, mean, [&](const auto& context, const auto& shape, lgm::workspace w) {
-      const lgm::gradients<T, T> gradients{feature_gradient.mutable_data_ptr<T>(),
-                                           mean_gradient.mutable_data_ptr<T>(),
-                                           log_variance_gradient.mutable_data_ptr<T>()};
+      const lgm::gradients<double, double> gradients{feature_gradient.mutable_data_ptr<double>(),
+                                                     mean_gradient.mutable_data_ptr<double>(),
+                                                     log_variance_gradient.mutable_data_ptr<double>()};
       return lgm::backward(context, shape, mixture(mean, log_variance),
                            options(ctx->saved_data["alpha"].toDouble(), ctx->saved_data["lambda"].toDouble()),
-                           features.const_data_ptr<T>(), labels.const_data_ptr<std::int64_t>(),
-                           row_state.const_data_ptr<T>(), scale.const_data_ptr<T>(), gradients, w);
+                           features.const_data_ptr<double>(), labels.const_data_ptr<std::int64_t>(),
+                           row_state.const_data_ptr<double>(), scale.const_data_ptr<double>(), gradients, w);
     });
     return {feature_gradient, Tensor(), mean_gradient, log_variance_gradient, Tensor(), Tensor()};
   }
 
  private:
-  static lgm::mixture<T> mixture(const Tensor& mean, const Tensor& log_variance) {
-    return {mean.const_data_ptr<T>(), log_variance.const_data_ptr<T>()};
+  static lgm::mixture<double> mixture(const Tensor& mean, const Tensor& log_variance) {
+    return {mean.const_data_ptr<double>(), log_variance.const_data_ptr<double>()};
   }
-  static lgm::loss_options<T> options(double alpha, double lambda) {
-    return {static_cast<T>(alpha), static_cast<T>(lambda)};
-  }
+  static lgm::loss_options<double> options(double alpha, double lambda) { return {alpha, lambda}; }
   // function(context, shape, workspace)
   template <class F>
   static void call(const Tensor& features, const Tensor& mean, F function) {
     const lgm::host_context context;
     const lgm::shape shape{features.size(0), mean.size(0), mean.size(1), lgm::covariance::diagonal};
-    const auto bytes = static_cast<std::int64_t>(lgm::workspace_size<T>(context, shape));
+    const auto bytes = static_cast<std::int64_t>(lgm::workspace_size<double>(context, shape));
     const Tensor memory = torch::empty({bytes}, torch::kByte);
     must(
         function(context, shape, lgm::workspace{memory.mutable_data_ptr(), static_cast<std::size_t>(bytes)}));
@@ -85,13 +84,11 @@ class lgm_loss : public torch::autograd::Function<lgm_loss<T>> {
 
 // The largest difference between gradients and central differences.
 double gradient_error() {
-  const auto options = torch::dtype(torch::kDouble).requires_grad(true);
+  const auto options = torch::TensorOptions().requires_grad(true);
   const Tensor labels = torch::randint(4, {6}, torch::kLong);
   const std::vector<Tensor> leaves = {torch::randn({6, 3}, options), torch::randn({4, 3}, options),
                                       torch::randn({4, 3}, options)};
-  const auto loss = [&] {
-    return lgm_loss<double>::apply(leaves[0], labels, leaves[1], leaves[2], 0.3, 0.1);
-  };
+  const auto loss = [&] { return lgm_loss::apply(leaves[0], labels, leaves[1], leaves[2], 0.3, 0.1); };
   const auto gradients = torch::autograd::grad({2 * loss()}, leaves);
   double worst = 0;
   const torch::NoGradGuard no_grad;
@@ -111,7 +108,7 @@ double gradient_error() {
 }
 
 // Trains a linear layer and the mixture; the losses of the first and of the last step.
-std::pair<float, float> train() {
+std::pair<double, double> train() {
   const std::int64_t samples = 256, classes = 5, inputs = 16, dims = 8;
   const Tensor labels = torch::randint(classes, {samples}, torch::kLong);
   const Tensor x = torch::randn({classes, inputs}).index_select(0, labels) + torch::randn({samples, inputs});
@@ -119,18 +116,18 @@ std::pair<float, float> train() {
   const Tensor mean = torch::empty({classes, dims}), log_variance = torch::empty({classes, dims});
   must(lgm::initialize_means(
       lgm::host_context(), lgm::shape{0, classes, dims}, /*seed=*/1, /*scale=*/1,
-      lgm::parameters<float>{mean.mutable_data_ptr<float>(), log_variance.mutable_data_ptr<float>()}));
+      lgm::parameters<double>{mean.mutable_data_ptr<double>(), log_variance.mutable_data_ptr<double>()}));
   std::vector<Tensor> parameters = layer->parameters();
   parameters.push_back(mean.set_requires_grad(true));
   parameters.push_back(log_variance.set_requires_grad(true));
   torch::optim::Adam optimizer(parameters, torch::optim::AdamOptions(0.05));
-  float first = 0, last = 0;
+  double first = 0, last = 0;
   for (int step = 0; step < 100; ++step) {
     optimizer.zero_grad();
-    const Tensor loss = lgm_loss<float>::apply(layer(x), labels, mean, log_variance, 0.1, 0.01);
+    const Tensor loss = lgm_loss::apply(layer(x), labels, mean, log_variance, 0.1, 0.01);
     loss.backward();
     optimizer.step();
-    last = loss.item<float>();
+    last = loss.item<double>();
     if (step == 0) first = last;
   }
   return {first, last};
@@ -139,6 +136,7 @@ std::pair<float, float> train() {
 }  // namespace
 
 int main() {
+  torch::set_default_dtype(caffe2::TypeMeta::Make<double>());
   torch::manual_seed(0);
   const double error = gradient_error();
   const auto [first, last] = train();

@@ -51,6 +51,26 @@ def test_agrees_with_the_formula(dtype, covariance, soft):
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
+def test_threads(covariance):
+    """A problem that is large enough to be spread over ATen's threads."""
+    features, target, *parameters = problem(covariance, True, samples=400, classes=150, dims=64)
+    head = head_of(*parameters, lambda_=0.1)
+    leaves = [features, *(parameter for parameter in parameters if parameter is not None)]
+    expected = values_and_gradients(plain.loss(features, target, *parameters, lambda_=0.1), *leaves)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            mine = values_and_gradients(head(features, target), features, *head.parameters())
+            again = values_and_gradients(head(features, target), features, *head.parameters())
+            for a, b, c in zip(mine, again, expected, strict=True):
+                assert torch.equal(a, b)
+                near(a, c, 1e-12)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
 @pytest.mark.parametrize("soft", [False, True])
 def test_gradcheck(covariance, soft):
     for reduction in ("mean", "none"):
