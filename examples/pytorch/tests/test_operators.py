@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PyTorch's own checks of each operator: schema, registration of its gradient, traces with fixed and with dynamic sizes."""
+"""PyTorch's own checks of each operator: schema, registration of its gradient, traces with fixed and dynamic sizes."""
 import itertools
 
 import pytest

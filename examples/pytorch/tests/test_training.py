@@ -152,7 +152,7 @@ def parallel_worker(rank, file, results):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     x, target = parallel_batch()
-    mine = slice(0, 12) if rank == 0 else slice(12, None)  # of different sizes, with different numbers of ignored samples
+    mine = slice(0, 12) if rank == 0 else slice(12, None)  # of different sizes, and with different numbers ignored
     x, target = x[mine], target[mine]
     found = {}
     for covariance in COVARIANCES:
@@ -186,7 +186,8 @@ def test_distributed(tmp_path):
         net = Net(alpha=0.2, covariance=covariance, learn_prior=True, class_weight=torch.linspace(1, 2, 7)).double()
         loss = net(x, target)
         loss.backward()
-        for one, other, whole in zip(*(each[covariance] for each in found), [loss.detach(), *gradients(net)], strict=True):
+        expected = [loss.detach(), *gradients(net)]
+        for one, other, whole in zip(*(each[covariance] for each in found), expected, strict=True):
             assert torch.equal(one, other)
             near(one, whole, 1e-12)
     merged, second, whole = Moments(6, 7), Moments(6, 7), Moments(6, 7)

@@ -27,8 +27,8 @@ torch.utils._pytree._register_namedtuple(Score, serialized_type_name="lgm_torch.
 
 
 class LGMLoss(nn.Module):
-    """The large-margin Gaussian mixture loss: num_classes Gaussians over num_features features, in place of a classifier's
-    last linear layer and its softmax.
+    """The large-margin Gaussian mixture loss: num_classes Gaussians over num_features features, in place of a
+    classifier's last linear layer and its softmax.
 
     alpha            the margin: a number, or a SteppedSchedule that step() follows
     lambda_          the weight of the likelihood term
@@ -81,9 +81,12 @@ class LGMLoss(nn.Module):
         torch.ops.lgm.initialize_(self.mean, self.log_variance, self.log_prior, seed, self.init_scale)
 
     def forward(self, features, target, sample_weight=None, normalizer=None):
-        """The loss of features [samples, num_features]. target: labels [samples], or probabilities [samples, num_classes].
-        sample_weight: [samples]. normalizer: [1], what reduction "mean" divides by in place of the weights that count here; see
-        global_normalizer."""
+        """The loss of features [samples, num_features].
+
+        target         labels [samples], or probabilities [samples, num_classes]
+        sample_weight  [samples]
+        normalizer     [1], what reduction "mean" divides by in place of the weights here; see global_normalizer
+        """
         target = self._target(target)
         sample_weight, normalizer = self._constant(sample_weight), self._constant(normalizer)
         # Gradients that will be asked for are made along with the loss.
@@ -95,7 +98,7 @@ class LGMLoss(nn.Module):
         )[0]
 
     def logits(self, features, target=None):
-        """The logits of every class, [samples, num_classes]; with labels, those of the loss: with the margin at each label."""
+        """The logits of every class, [samples, num_classes]; with labels those of the loss, which have the margin."""
         return torch.ops.lgm.logits(
             features, target, self.mean, self.log_variance, self.log_prior, self.alpha.clone(), self.ignore_index
         )
@@ -117,10 +120,12 @@ class LGMLoss(nn.Module):
         return Moments(self.num_features, self.num_classes, ignore_index=self.ignore_index, device=self.mean.device)
 
     @torch.no_grad()
-    def estimate_(self, moments, *, variance_floor=1e-6, shrinkage=0.0, decay=0.0, mean=True, variance=True, prior=True):
-        """Sets means, variances and priors, those that are parameters and are asked for, to the moments'. Variances are at
-        least variance_floor, drawn to that of all classes together by shrinkage in [0, 1]; decay in [0, 1] is what is kept of
-        the present values. Classes without samples keep theirs."""
+    def estimate_(
+        self, moments, *, variance_floor=1e-6, shrinkage=0.0, decay=0.0, mean=True, variance=True, prior=True
+    ):
+        """Sets means, variances and priors, those that are parameters and are asked for, to the moments'. Variances are
+        at least variance_floor, drawn to that of all classes together by shrinkage in [0, 1]; decay in [0, 1] is what
+        is kept of the present values. Classes without samples keep theirs."""
         torch.ops.lgm.estimate_(
             moments.count, moments.mean, moments.m2, variance_floor, shrinkage, decay,
             self.mean if mean else self.mean.clone(),
@@ -131,8 +136,8 @@ class LGMLoss(nn.Module):
     @torch.no_grad()
     def global_normalizer(self, target, sample_weight=None, group=None):
         """For forward, where batches are spread over the processes of a group and gradients averaged over them
-        (DistributedDataParallel): with it they are those of one process that has the whole batch, whatever is ignored or
-        weighted where."""
+        (DistributedDataParallel): with it they are those of one process that has the whole batch, whatever is ignored
+        or weighted where."""
         if target.is_floating_point():
             weight = torch.ones_like(target[:, 0])
         else:

@@ -6,8 +6,8 @@ from . import ops  # noqa: F401
 
 
 class Moments:
-    """Count, mean and sum of squared differences from it (m2) of each class's features, in float64, gathered over batches and
-    over the processes of a group. LGMLoss.estimate_ makes parameters of them."""
+    """Count, mean and sum of squared differences from it (m2) of each class's features, in float64, gathered over
+    batches and over the processes of a group. LGMLoss.estimate_ makes parameters of them."""
 
     def __init__(self, num_features, num_classes, *, ignore_index=-100, device=None):
         def zeros(*shape):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The operators torch.ops.lgm.*: what the compiled library registers, and what PyTorch needs to trace and to differentiate
-them.
+"""The operators torch.ops.lgm.*: what the compiled library registers, and what PyTorch needs to trace and to
+differentiate them.
 
 features [samples, dims]; target: labels [samples], or probabilities [samples, classes] of the parameters' type; mean
 [classes, dims]; log_variance None (variances of 1), [classes] or [classes, dims]; log_prior None (all classes alike) or
-[classes]; alpha [1]. Parameters and results are float32 or float64; features of another type are converted, but for float16
-and bfloat16 on CUDA, which are read as they are.
+[classes]; alpha [1]. Parameters and results are float32 or float64; features of another type are converted, but for
+float16 and bfloat16 on CUDA, which are read as they are.
 """
 from pathlib import Path
 

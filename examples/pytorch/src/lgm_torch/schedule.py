@@ -10,8 +10,8 @@ from . import ops  # noqa: F401
 class SteppedSchedule:
     """A number as a function of the iteration t, clamped to [min, max]; n = floor(t / step).
 
-    policy: "constant" (value), "step_up" (value * gamma^n), "add_up" (value + gamma * n) or "ramp" (linear from value at
-    t = 0 to max at t = step, then max).
+    policy: "constant" (value), "step_up" (value * gamma^n), "add_up" (value + gamma * n) or "ramp" (linear from value
+    at t = 0 to max at t = step, then max).
     """
 
     policy: str = "constant"
