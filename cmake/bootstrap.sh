@@ -16,7 +16,7 @@ example_packages=(g++ cmake ninja-build ccache libeigen3-dev)
 python_packages=(python3 python3-venv python3-pip)
 jax_packages=("${python_packages[@]}")
 tensorflow_packages=("${python_packages[@]}" doctest-dev nlohmann-json3-dev "$data_package")
-pytorch_packages=("${python_packages[@]}" "$data_package")
+pytorch_packages=("${python_packages[@]}" python3-dev "$data_package")
 caffe_packages=("${python_packages[@]}" xz-utils libprotobuf-dev protobuf-compiler libgoogle-glog-dev libgflags-dev
                 libhdf5-dev libboost-system-dev libboost-thread-dev libboost-filesystem-dev libopenblas-dev
                 libgtest-dev "$data_package")
