@@ -186,6 +186,7 @@ chain_examples() {
   local name failed=0
   export CMAKE_BUILD_PARALLEL_LEVEL=$jobs
   for name in "${framework_examples[@]}"; do stage "$name" cmake/bootstrap.sh example "$name" || failed=1; done
+  stage dlpack check_dlpack || failed=1
   return "$failed"
 }
 
@@ -213,7 +214,7 @@ run_tests() {
 
   local name result seconds failures=0
   printf '\n%-14s %-7s %8s\n' stage result min:s
-  for name in format {gcc,asan,fuzz}-{build,test} tidy tsan cuda eigen5 "${framework_examples[@]}" regress docs; do
+  for name in format {gcc,asan,fuzz}-{build,test} tidy tsan cuda eigen5 "${framework_examples[@]}" dlpack regress docs; do
     # Tests whose build failed are not run, and what is not run has not passed.
     result='not run' seconds=0
     if [[ -f build/ci/$name.result ]]; then read -r result seconds <"build/ci/$name.result"; fi

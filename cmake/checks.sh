@@ -96,5 +96,13 @@ check_docs() {
   cmake --preset gcc && cmake --build --preset gcc --target lgm_docs
 }
 
+# The tensors of PyTorch as DLPack lends them, in the environment of its example; NumPy's are a test of every preset.
+check_dlpack() {
+  local python=build/python/bin/python library=build/ci/liblgm_dlpack_calls.so
+  "$python" -c 'import torch' &&
+    g++ -std=c++17 -O1 -shared -fPIC -I include -isystem /usr/include/eigen3 tests/dlpack_calls.cpp -o "$library" &&
+    "$python" tests/dlpack_python.py "$library"
+}
+
 # Prints "skipped:" itself.
 check_regress() { bench/regress; }
