@@ -142,7 +142,7 @@ def run_mixture(problem, case):
     mean = torch.tensor(problem["mean"], requires_grad=True)
     log_prior = torch.tensor(problem["bias"], requires_grad=True)
     log_variance = torch.tensor(problem["log_variance"][case["covariance"]], requires_grad=True)
-    samples, classes, dims = problem["samples"], problem["classes"], problem["dims"]
+    classes, dims = problem["classes"], problem["dims"]
     alpha, lambda_, smoothing = case["alpha"], case["lambda"], case["label_smoothing"]
     targets, counted = targets_of(problem, case)
     hard = not targets.is_floating_point()

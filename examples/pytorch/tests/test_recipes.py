@@ -10,18 +10,8 @@ from torch import nn
 
 import train_layouts
 import train
+from train_layouts import RECIPES, one_thread  # noqa: F401 (a fixture)
 from training import data, networks, recipe
-
-RECIPES = train_layouts.EXAMPLE / "recipes"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 def run(name, folder, out, *settings, arguments=()):

@@ -11,9 +11,9 @@ from PIL import Image
 
 import train_layouts
 import train
+from train_layouts import RECIPES, one_thread  # noqa: F401 (a fixture)
 from training import data, networks, recipe, trainer
 
-RECIPES = train_layouts.EXAMPLE / "recipes"
 SMALL = [
     "network.widths=[4, 8]",
     "network.convs=[1, 1]",
@@ -21,15 +21,6 @@ SMALL = [
     "optimizer.rate=0.05",
     "optimizer.milestones=[3]",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

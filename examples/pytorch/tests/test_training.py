@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from plain import COVARIANCES, head_of, near, problem
+from plain import COVARIANCES, near
 from torch import nn
 
 from lgm_torch import LGMLoss, Moments, Score, SteppedSchedule

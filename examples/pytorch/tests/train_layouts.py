@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Small data sets in the layouts of the large ones."""
+"""What tests of the training share: small data sets in the layouts of the large ones, and one thread."""
 
 import gzip
 import io
@@ -9,11 +9,23 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
 
 EXAMPLE = Path(__file__).resolve().parent.parent
 if str(EXAMPLE) not in sys.path:
     sys.path.append(str(EXAMPLE))
+RECIPES = EXAMPLE / "recipes"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
 
 
 def idx(folder, train=64, test=40, classes=10, size=28, compressed=True):
