@@ -201,6 +201,15 @@ class labelled_kernel : public tf::OpKernel {
 
  protected:
   virtual absl::Status compute(tf::OpKernelContext* c) const = 0;
+  // The arguments with the labels and the margin.
+  template <class T>
+  absl::Status read(tf::OpKernelContext* c, arguments<T>& a) const {
+    TF_RETURN_IF_ERROR(a.read(c));
+    TF_RETURN_IF_ERROR(a.read_labels(c, ignore_label_));
+    return a.read_option(c, "alpha", a.options.alpha);
+  }
+
+ private:
   std::int64_t ignore_label_ = 0;
 };
 
@@ -214,9 +223,7 @@ class logits_kernel : public labelled_kernel {
  private:
   absl::Status compute(tf::OpKernelContext* c) const override {
     arguments<T> a;
-    TF_RETURN_IF_ERROR(a.read(c));
-    TF_RETURN_IF_ERROR(a.read_labels(c, ignore_label_));
-    TF_RETURN_IF_ERROR(a.read_option(c, "alpha", a.options.alpha));
+    TF_RETURN_IF_ERROR(read(c, a));
     a.options.reduction = lgm::reduction::none;
     tf::Tensor *logits = nullptr, *likelihood = nullptr;
     TF_RETURN_IF_ERROR(c->allocate_output(0, {a.shape.samples, a.shape.classes}, &logits));
@@ -240,9 +247,7 @@ class logits_gradient_kernel : public labelled_kernel {
  private:
   absl::Status compute(tf::OpKernelContext* c) const override {
     arguments<T> a;
-    TF_RETURN_IF_ERROR(a.read(c));
-    TF_RETURN_IF_ERROR(a.read_labels(c, ignore_label_));
-    TF_RETURN_IF_ERROR(a.read_option(c, "alpha", a.options.alpha));
+    TF_RETURN_IF_ERROR(read(c, a));
     const tf::Tensor *of_logits = nullptr, *of_likelihood = nullptr;
     TF_RETURN_IF_ERROR(c->input("logits_gradient", &of_logits));
     TF_RETURN_IF_ERROR(c->input("likelihood_gradient", &of_likelihood));
@@ -276,10 +281,8 @@ class loss_base : public labelled_kernel {
 
  protected:
   template <class T>
-  absl::Status read(tf::OpKernelContext* c, arguments<T>& a) const {
-    TF_RETURN_IF_ERROR(a.read(c));
-    TF_RETURN_IF_ERROR(a.read_labels(c, ignore_label_));
-    TF_RETURN_IF_ERROR(a.read_option(c, "alpha", a.options.alpha));
+  absl::Status read_loss(tf::OpKernelContext* c, arguments<T>& a) const {
+    TF_RETURN_IF_ERROR(read(c, a));
     TF_RETURN_IF_ERROR(a.read_option(c, "lambda", a.options.lambda));
     a.options.reduction = reduction_;
     return absl::OkStatus();
@@ -301,7 +304,7 @@ class loss_kernel : public loss_base {
  private:
   absl::Status compute(tf::OpKernelContext* c) const override {
     arguments<T> a;
-    TF_RETURN_IF_ERROR(read(c, a));
+    TF_RETURN_IF_ERROR(read_loss(c, a));
     tf::Tensor *loss = nullptr, *row_state = nullptr;
     TF_RETURN_IF_ERROR(c->allocate_output(0, result_shape(a.shape), &loss));
     TF_RETURN_IF_ERROR(c->allocate_output(1, {a.shape.samples, 2}, &row_state));
@@ -322,7 +325,7 @@ class loss_gradient_kernel : public loss_base {
  private:
   absl::Status compute(tf::OpKernelContext* c) const override {
     arguments<T> a;
-    TF_RETURN_IF_ERROR(read(c, a));
+    TF_RETURN_IF_ERROR(read_loss(c, a));
     const tf::Tensor *row_state = nullptr, *upstream = nullptr;
     TF_RETURN_IF_ERROR(c->input("row_state", &row_state));
     TF_RETURN_IF_ERROR(c->input("loss_gradient", &upstream));
