@@ -31,7 +31,7 @@ struct cblas_call<Gemm> {
                   T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
                   std::int64_t ldc) {
     for (const std::int64_t size : {m, n, k, lda, ldb, ldc})
-      if (size > static_cast<std::int64_t>(std::numeric_limits<std::remove_const_t<Int>>::max()))
+      if (size > static_cast<std::int64_t>((std::numeric_limits<std::remove_const_t<Int>>::max)()))
         return false;
     // The values of CBLAS's enums, the same in every library.
     const auto transpose = [](bool is) { return static_cast<Transpose>(is ? 112 : 111); };

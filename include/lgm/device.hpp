@@ -76,7 +76,7 @@ device_gradients<T> erased(const gradients<G, T>& g) {
 template <class Context, class F>
 status on_device(const Context& ctx, const shape& s, const workspace& w, F f) {
   using traits = device_traits<Context>;
-  const status checked = check(s);
+  const status checked = check_shape(s);
   if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
   const std::size_t scratch = traits::scratch_bytes(ctx, s);
@@ -123,7 +123,7 @@ template <class F, class T = detail::parameter_t<F>, class Context, class = deta
 std::size_t workspace_size(const Context& ctx, const shape& s) {
   static_assert(std::is_same<T, detail::parameter_t<F>>::value,
                 "parameters are double with double features, else float");
-  if (detail::check(s) != status::success) return 0;
+  if (detail::check_shape(s) != status::success) return 0;
   const detail::device_limits limits = detail::limits_of(ctx, s);
   const std::size_t losses = detail::device_loss_bytes<T>(s, limits, detail::feature_type<F>::format);
   if (losses == 0) return 0;
@@ -131,7 +131,8 @@ std::size_t workspace_size(const Context& ctx, const shape& s) {
       detail::device_moments_bytes(detail::device_moments_plan::make(s, limits.tile_bytes), s);
   detail::arena whiten;
   static_cast<void>(detail::device_whiten_tile<T>(whiten, s, limits.tile_bytes));
-  return std::max({losses, moments, whiten.bytes()}) + detail::device_traits<Context>::scratch_bytes(ctx, s);
+  return std::max<std::size_t>({losses, moments, whiten.bytes()}) +
+         detail::device_traits<Context>::scratch_bytes(ctx, s);
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -354,7 +355,7 @@ status estimate(const Context& ctx, const shape& s, const class_moments<A>& mome
 template <class A, class Context, class = detail::if_device<Context>>
 std::size_t whitening_workspace_size(const Context& ctx, const shape& s) {
   static_assert(detail::is_device_scalar<A>, "moments are float or double");
-  if (detail::check(s) != status::success) return 0;
+  if (detail::check_shape(s) != status::success) return 0;
   detail::arena a;
   const detail::whitening_buffers<A> sizes(a, s.dims);
   static_cast<void>(sizes);

@@ -52,7 +52,7 @@ struct dlpack {
   }
 
   template <class T, class Tensor>
-  static status check(const Tensor& t, tensor_memory memory) {
+  static status check_tensor(const Tensor& t, tensor_memory memory) {
     using number = std::remove_const_t<T>;
     if (!reaches(static_cast<int>(t.device.device_type), memory)) return status::wrong_device;
     const bool same = static_cast<int>(t.dtype.code) == code<number>() && t.dtype.lanes == 1 &&
@@ -80,7 +80,7 @@ struct dlpack {
 // status::wrong_type, status::wrong_device. out is written where the answer is success.
 template <class T, class Tensor>
 status rows_of(const Tensor& tensor, tensor_memory memory, rows<T>& out) {
-  const status checked = detail::dlpack::check<T>(tensor, memory);
+  const status checked = detail::dlpack::check_tensor<T>(tensor, memory);
   if (checked != status::success) return checked;
   if (tensor.ndim != 2) return status::wrong_layout;
   rows<T> found;
@@ -102,7 +102,7 @@ status rows_of(const Tensor& tensor, tensor_memory memory, rows<T>& out) {
 // or of no dimensions, packed matrices.
 template <class T, class Tensor>
 status values_of(const Tensor& tensor, tensor_memory memory, std::int64_t size, T*& out) {
-  const status checked = detail::dlpack::check<T>(tensor, memory);
+  const status checked = detail::dlpack::check_tensor<T>(tensor, memory);
   if (checked != status::success) return checked;
   std::int64_t packed = 1;  // the stride that the dimension must have
   for (std::int64_t n = tensor.ndim; n-- > 0;) {

@@ -40,7 +40,7 @@ status check_targets(const shape& s, const loss_options<T>& o, const L* labels) 
 }
 template <class T>
 status check_targets(const shape& s, const loss_options<T>&, const soft_targets<T>& targets) {
-  return detail::check(s, targets);
+  return detail::check_soft_targets(s, targets);
 }
 
 template <class T, class L>
@@ -62,7 +62,7 @@ template <class T>
 status check_call(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
                   const T* features) {
   static_assert(is_supported<T>, "features and parameters are float or double");
-  return detail::first_failure(check(ctx, s), detail::check_mean(s, m.mean), detail::check(o),
+  return detail::first_failure(check_shape(ctx, s), detail::check_mean(s, m.mean), detail::check_options(o),
                                detail::check_features(s, features));
 }
 
@@ -110,14 +110,14 @@ template <class F, class T = F>
 std::size_t workspace_size(const host_context& ctx, const shape& s) {
   static_assert(std::is_same<F, T>::value && host::is_supported<T>,
                 "features and parameters are float or double");
-  if (host::check(ctx, s) != status::success) return 0;
+  if (host::check_shape(ctx, s) != status::success) return 0;
   const detail::host_plan plan = host::plan<T>(ctx, s);
   const std::size_t bytes =
-      std::max(detail::host_bytes<T>(plan, s), detail::host_bytes<T>(host::plan<T>(ctx, s, true), s));
+      detail::larger(detail::host_bytes<T>(plan, s), detail::host_bytes<T>(host::plan<T>(ctx, s, true), s));
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
-  return std::max({one_tile ? bytes : std::max(bytes, ctx.tile_bytes), host::moments_bytes(ctx, s),
-                   host::whiten_bytes<T>(ctx, s)});
+  return std::max<std::size_t>({one_tile ? bytes : detail::larger(bytes, ctx.tile_bytes),
+                                host::moments_bytes(ctx, s), host::whiten_bytes<T>(ctx, s)});
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -189,8 +189,8 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
 template <class T>
 status merge_row_state(const host_context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
   static_assert(host::is_supported<T>, "row states are float or double");
-  const status checked =
-      detail::first_failure(host::check(ctx, s), detail::check_rows(s, from), detail::check_rows(s, into));
+  const status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_rows(s, from),
+                                               detail::check_rows(s, into));
   if (checked != status::success) return checked;
   for (std::int64_t i = 0; i < 2 * s.samples; ++i) into[i] = merged_log_sum(into[i], from[i]);
   return status::success;
@@ -223,8 +223,8 @@ status logits(const host_context& ctx, const shape& s, const mixture<detail::nam
               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
               detail::named_t<T>* out, workspace w) {
   static_assert(host::is_supported<T>, "features and parameters are float or double");
-  status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
-                                         detail::check(options), detail::check_features(s, features),
+  status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, m.mean),
+                                         detail::check_options(options), detail::check_features(s, features),
                                          s.classes > 0 ? detail::check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
   const detail::host_plan p = host::plan<T>(ctx, s, true);
@@ -288,7 +288,7 @@ template <class T>
 status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
              const score_result<detail::named_t<T>>& result, workspace w) {
   static_assert(host::is_supported<T>, "features and parameters are float or double");
-  status checked = detail::first_failure(host::check(ctx, s), detail::check_mean(s, m.mean),
+  status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, m.mean),
                                          detail::check_features(s, features));
   if (checked != status::success) return checked;
   const detail::host_plan p = host::plan<T>(ctx, s, true);
@@ -306,7 +306,7 @@ status initialize_means(const host_context& ctx, const shape& s, std::uint64_t s
                         const parameters<T>& p) {
   static_assert(host::is_supported<T>, "parameters are float or double");
   const status checked =
-      detail::first_failure(host::check(ctx, s), detail::check_mean(s, p.mean),
+      detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, p.mean),
                             std::isfinite(scale) ? status::success : status::invalid_option);
   if (checked != status::success) return checked;
   const std::int64_t all = s.classes * s.dims, first = s.class_begin * s.dims;
@@ -333,7 +333,7 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
                 const parameters<detail::named_t<T>>& momentum, const parameters<detail::named_t<T>>& p) {
   static_assert(host::is_supported<T>, "parameters are float or double");
-  const status checked = detail::first_failure(host::check(ctx, s), detail::check(options));
+  const status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_options(options));
   if (checked != status::success) return checked;
   const std::int64_t all = s.classes * s.dims;
   const T scale = options.inverse_loss_scale_at != nullptr ? *options.inverse_loss_scale_at : T(1);
@@ -370,8 +370,9 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
     detail::parallel_for<detail::host_threads>(
         ctx.parallel_for, parts < 4 ? 1 : host::threads(ctx), parts, [&](std::int64_t i, int) {
           const std::int64_t first = i * part;
-          sgd_update(detail::packet_group<T>{}, std::min(part, a.size - first), a.rule, a.gradient + first,
-                     a.velocity == nullptr ? nullptr : a.velocity + first, a.parameter + first);
+          sgd_update(detail::packet_group<T>{}, detail::smaller(part, a.size - first), a.rule,
+                     a.gradient + first, a.velocity == nullptr ? nullptr : a.velocity + first,
+                     a.parameter + first);
         });
   }
   return status::success;

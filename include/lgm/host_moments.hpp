@@ -50,7 +50,7 @@ status accumulate_moments(const host_context& ctx, const shape& s,
                           const class_moments<A>& moments, workspace w) {
   static_assert(host::is_supported<T> && host::is_supported<A>, "features and moments are float or double");
   status checked =
-      detail::first_failure(host::check(ctx, s), detail::check(options),
+      detail::first_failure(host::check_shape(ctx, s), detail::check_options(options),
                             moments.mean != nullptr ? detail::check_features(s, features) : status::success,
                             detail::check_rows(s, labels), detail::check_moments(s, moments));
   if (checked != status::success) return checked;
@@ -73,7 +73,7 @@ status merge_moments(const host_context& ctx, const shape& s, const class_moment
                      const class_moments<A>& into) {
   static_assert(host::is_supported<A>, "moments are float or double");
   const status checked = detail::first_failure(
-      host::check(ctx, s), detail::check_moments(s, from), detail::check_moments(s, into),
+      host::check_shape(ctx, s), detail::check_moments(s, from), detail::check_moments(s, into),
       detail::check_source(s, into.mean, from.mean), detail::check_source(s, into.m2, from.m2),
       into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                        : status::success);
@@ -100,9 +100,10 @@ status estimate(const host_context& ctx, const shape& s, const class_moments<A>&
   parameters<T> written = p;
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = detail::first_failure(
-      host::check(ctx, s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
+      host::check_shape(ctx, s),
+      moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
       detail::check_source(s, written.mean, moments.mean),
-      detail::check_source(s, written.log_variance, moments.m2), detail::check(options));
+      detail::check_source(s, written.log_variance, moments.m2), detail::check_options(options));
   if (checked != status::success) return checked;
   if (options.decay == T(1)) return status::success;
   detail::estimate_driver<A, T, detail::host_threads>(ctx, host::threads(ctx), s, moments, options, written)

@@ -69,7 +69,7 @@ struct whitening_pieces {
 template <class A>
 std::size_t whitening_workspace_size(const host_context& ctx, const shape& s) {
   static_assert(host::is_supported<A>, "moments are float or double");
-  if (host::check(ctx, s) != status::success) return 0;
+  if (host::check_shape(ctx, s) != status::success) return 0;
   detail::arena a;
   const host::whitening_pieces<A> sizes(a, ctx, s);
   static_cast<void>(sizes);
@@ -88,7 +88,7 @@ status estimate_whitening(const host_context& ctx, const shape& s, const class_m
                           workspace w) {
   static_assert(host::is_supported<T> && host::is_supported<A>, "moments and results are float or double");
   const status checked =
-      detail::first_failure(host::check(ctx, s), detail::check_whitening(s, moments, options, out));
+      detail::first_failure(host::check_shape(ctx, s), detail::check_whitening(s, moments, options, out));
   if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
   if (w.bytes < whitening_workspace_size<A>(ctx, s)) return status::workspace_too_small;
@@ -110,7 +110,8 @@ template <class T>
 status whiten(const host_context& ctx, const shape& s, const whitening<detail::named_t<T>>& map, const T* in,
               detail::named_t<T>* out, workspace w) {
   static_assert(host::is_supported<T>, "features are float or double");
-  const status checked = detail::first_failure(host::check(ctx, s), detail::check_whiten(s, map, in, out));
+  const status checked =
+      detail::first_failure(host::check_shape(ctx, s), detail::check_whiten(s, map, in, out));
   if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
   if (w.bytes < host::whiten_bytes<T>(ctx, s)) return status::workspace_too_small;

@@ -93,12 +93,12 @@ LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& featu
 
 // Where a product may be trusted: d_k expanded into norms and a product is wrong by about
 // epsilon (|x'| |mu'_k| + |mu'_k|^2) / Lambda_k. (|x'|^2 does not cancel by itself: where it dominates, d_k is as
-// large, and rounded no worse.) Beyond `trusted`, in units of epsilon, 1e-4 in float, a logit within `near` of the row's
+// large, and rounded no worse.) Beyond `trusted`, in units of epsilon, 1e-4 in float, a logit within `window` of the row's
 // largest is computed again from the differences.
 template <class T>
 struct cancellation {
   static constexpr T trusted = static_cast<T>(1678);
-  static constexpr T near = static_cast<T>(20);
+  static constexpr T window = static_cast<T>(20);
 
   // The bound in units of epsilon, from |x'|^2 / 2, 1 / Lambda_k and |mu'_k|^2 / Lambda_k.
   LGM_HD static T bound(T half_norm, T scale, T norm) {
@@ -167,7 +167,7 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
   // Both the largest logit and the one that is held against it may be off by the bound.
-  const T threshold = detail::larger(top, known_max) - cancellation<T>::near - T(2) * c.epsilon * worst;
+  const T threshold = detail::larger(top, known_max) - cancellation<T>::window - T(2) * c.epsilon * worst;
   group.for_each(row, [&](auto& l, auto k) {
     if (!(largest(l) >= threshold)) return;
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
@@ -433,7 +433,7 @@ LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>&
   const T top = group.reduce(row, none, value, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
-  const T threshold = detail::larger(top, known_max) - cancellation<T>::near - T(2) * c.epsilon * worst;
+  const T threshold = detail::larger(top, known_max) - cancellation<T>::window - T(2) * c.epsilon * worst;
   group.for_each(row, [&](auto& l, auto k) {
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       const T bound = c.bound_of(half_norm, i);

@@ -225,13 +225,13 @@ class block_lanes {
   __device__ static void sync() { __syncthreads(); }
 
  protected:
-  // Two sets of slots in turn: a warp that is ahead writes the next values while another still reads these.
+  // Two sets of places in turn: a warp that is ahead writes the next values while another still reads these.
   template <class T, class Op>
   __device__ T combine(T value, Op op) const {
     static_assert(sizeof(T) <= sizeof(double), "lanes combine numbers");
     constexpr int warps = Threads / 32;
-    __shared__ double slots[2][warps];
-    T* const mine = reinterpret_cast<T*>(slots[buffer_]);
+    __shared__ double places[2][warps];
+    T* const mine = reinterpret_cast<T*>(places[buffer_]);
     buffer_ = 1 - buffer_;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {

@@ -34,10 +34,10 @@ LGM_HD inline std::int64_t row_stride(std::int64_t stride, std::int64_t length) 
 
 // True where rows * columns elements of up to 16 bytes can be addressed.
 inline bool addressable(std::int64_t rows, std::int64_t columns) {
-  return rows == 0 || columns <= std::numeric_limits<std::int64_t>::max() / 16 / rows;
+  return rows == 0 || columns <= (std::numeric_limits<std::int64_t>::max)() / 16 / rows;
 }
 
-inline status check(const shape& s) {
+inline status check_shape(const shape& s) {
   if (s.samples < 0 || s.classes < 0 || s.dims < 0 || s.total_classes < 0) return status::negative_size;
   if (s.covariance != covariance::identity && s.covariance != covariance::spherical &&
       s.covariance != covariance::diagonal)
@@ -60,7 +60,7 @@ LGM_HD bool usable_factor(T value) {
 }
 
 template <class T>
-status check(const loss_options<T>& o) {
+status check_options(const loss_options<T>& o) {
   // alpha_at lies in the context's memory, where a device cannot be looked at: what it holds is judged by the
   // losses.
   if (o.alpha_at == nullptr && !usable_factor(o.alpha)) return status::invalid_alpha;
@@ -73,7 +73,7 @@ status check(const loss_options<T>& o) {
 }
 
 template <class T>
-status check(const sgd_options<T>& o) {
+status check_options(const sgd_options<T>& o) {
   const bool rates =
       usable_factor(o.mean_rate) && usable_factor(o.log_variance_rate) && usable_factor(o.log_prior_rate);
   const bool rest = usable_factor(o.momentum) && o.momentum < T(1) && usable_factor(o.weight_decay) &&
@@ -82,7 +82,7 @@ status check(const sgd_options<T>& o) {
 }
 
 template <class T>
-status check(const estimate_options<T>& o) {
+status check_options(const estimate_options<T>& o) {
   const bool usable = usable_factor(o.variance_floor) && o.shrinkage >= T(0) && o.shrinkage <= T(1) &&
                       o.decay >= T(0) && o.decay <= T(1);
   return usable ? status::success : status::invalid_option;
@@ -103,7 +103,7 @@ inline status check_rows(const shape& s, const void* data) {
 }
 
 template <class T>
-status check(const shape& s, const soft_targets<T>& targets) {
+status check_soft_targets(const shape& s, const soft_targets<T>& targets) {
   if (targets.stride != 0 && targets.stride < s.classes) return status::stride_too_small;
   if (!addressable(s.samples, stride_or(targets.stride, s.classes))) return status::size_too_large;
   return targets.data == nullptr && s.samples > 0 && s.classes > 0 ? status::null_pointer : status::success;
@@ -125,8 +125,8 @@ status check_source(const shape& s, const void* written, const A* needed) {
 }
 
 // The first status that is not success.
-template <class... Status>
-status first_failure(Status... each) {
+template <class... Statuses>
+status first_failure(Statuses... each) {
   status result = status::success;
   ((result = result == status::success ? each : result), ...);
   return result;

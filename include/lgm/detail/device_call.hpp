@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
@@ -9,6 +8,7 @@
 #include <lgm/detail/device_loss.hpp>
 #include <lgm/detail/device_plan.hpp>
 #include <lgm/detail/device_score.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/types.hpp>
 
 // The functions that look at samples and classes, on any device: what host.hpp checks and decides before it computes, but
@@ -19,13 +19,14 @@ namespace lgm::detail {
 // features: their format. 0 for a shape or a precision that the calls would refuse.
 template <class T>
 std::size_t device_loss_bytes(const shape& s, const device_limits& limits, number_format features) {
-  if (first_failure(check(s), check_precision<T>(limits.precision, features)) != status::success) return 0;
+  if (first_failure(check_shape(s), check_precision<T>(limits.precision, features)) != status::success)
+    return 0;
   const device_plan plan = device_plan::make<T>(s, limits, features);
   const std::size_t bytes =
-      std::max(device_bytes<T>(plan, s), device_bytes<T>(device_plan::make<T>(s, limits, features, true), s));
+      larger(device_bytes<T>(plan, s), device_bytes<T>(device_plan::make<T>(s, limits, features, true), s));
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.classes == s.classes;
-  return one_tile ? bytes : std::max(bytes, limits.tile_bytes);
+  return one_tile ? bytes : larger(bytes, limits.tile_bytes);
 }
 
 template <class T>
@@ -36,15 +37,15 @@ status check_device_workspace(const device_plan& plan, const shape& s, const wor
 
 template <class T>
 status check_device_targets(const shape& s, const device_targets<T>& targets) {
-  if (targets.is_soft) return check(s, targets.soft);
+  if (targets.is_soft) return check_soft_targets(s, targets.soft);
   return targets.labels.is_null() && s.samples > 0 ? status::null_pointer : status::success;
 }
 
 template <class T>
 status check_device_call(const device_limits& limits, const shape& s, const mixture<T>& m,
                          const loss_options<T>& o, const number_array<T>& features) {
-  return first_failure(check_precision<T>(limits.precision, features.format), check(s), check_mean(s, m.mean),
-                       check(o), check_features(s, features.data));
+  return first_failure(check_precision<T>(limits.precision, features.format), check_shape(s),
+                       check_mean(s, m.mean), check_options(o), check_features(s, features.data));
 }
 
 // forward (gradient null throughout), backward (report false, with read_state) and forward_backward; finish_forward

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <lgm/column.hpp>
@@ -12,6 +11,7 @@
 #include <lgm/detail/device_rows.hpp>
 #include <lgm/detail/device_small.hpp>
 #include <lgm/detail/device_tiles.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
@@ -96,7 +96,7 @@ struct visit_kernel {
           t.settle(group, i, r);
           t.keep(group, i, r);
         }
-        own.clear(group, i);
+        own.clear_sums(group, i);
         continue;
       }
       auto row = group.hold(own.tile_row(i), classes);
@@ -401,7 +401,7 @@ class device_loss {
                                             t_.b.inverse,
                                             t_.b.scaled_mean,
                                             t_.feature_sum(0)};
-      launch_rows(device_, std::min(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
+      launch_rows(device_, smaller(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
       return;
     }
     tiles_.multiply(false, false, t_.row_count, dims, t_.class_count, T(-1), tiles_.weights(), t_.tile_stride,
@@ -415,7 +415,7 @@ class device_loss {
     const bool soft = t_.targets.is_soft;
     const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
                                  soft ? t_.b.class_share : nullptr, soft ? t_.b.class_probability : nullptr};
-    launch_rows(device_, std::min(n, mean_columns), ceil_divide(n, mean_columns),
+    launch_rows(device_, smaller(n, mean_columns), ceil_divide(n, mean_columns),
                 sum_parts_kernel<T>{t_.parts, n, sums});
     if (t_.diagonal() && (difference || square)) {
       const direct_sums_kernel<T> kernel{t_.row_count,
@@ -429,7 +429,7 @@ class device_loss {
                                          t_.b.counts,
                                          t_.b.differences,
                                          square ? t_.b.squares : nullptr};
-      launch_rows(device_, std::min(dims, direct_columns), direct_tasks(n, dims), kernel);
+      launch_rows(device_, smaller(dims, direct_columns), direct_tasks(n, dims), kernel);
     } else if (difference) {
       launch_rows(device_, dims, n, begin_sums_kernel<T>{t_});
       tiles_.multiply(true, false, n, dims, t_.row_count, T(1), tiles_.weights(), t_.tile_stride,

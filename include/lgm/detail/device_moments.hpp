@@ -8,6 +8,7 @@
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_ranks.hpp>
 #include <lgm/detail/number_format.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/moments.hpp>
@@ -28,9 +29,9 @@ struct device_moments_plan {
 
   // Nothing here shrinks as samples grow, so that a workspace for some samples is enough for fewer.
   static device_moments_plan make(const shape& s, std::size_t tile_bytes) {
-    const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+    const std::int64_t limit = static_cast<std::int64_t>(smaller(tile_bytes, std::size_t(1) << 60));
     const std::int64_t each = bounded_product(larger(s.dims, std::int64_t(1)), sizeof(double));
-    return {std::min(s.samples, std::clamp<std::int64_t>(limit / 2 / each, 1, 4096))};
+    return {smaller(s.samples, std::clamp<std::int64_t>(limit / 2 / each, 1, 4096))};
   }
 };
 
@@ -165,7 +166,8 @@ status device_accumulate_moments(Device& device, std::size_t tile_bytes, const s
                                  const label_view& labels, const class_moments<A>& moments,
                                  const workspace& w) {
   const status checked = first_failure(
-      check(s), check(o), moments.mean != nullptr ? check_features(s, features.data) : status::success,
+      check_shape(s), check_options(o),
+      moments.mean != nullptr ? check_features(s, features.data) : status::success,
       labels.is_null() && s.samples > 0 ? status::null_pointer : status::success, check_moments(s, moments));
   if (checked != status::success) return checked;
   const device_moments_plan plan = device_moments_plan::make(s, tile_bytes);
@@ -184,12 +186,12 @@ status device_accumulate_moments(Device& device, std::size_t tile_bytes, const s
   const std::int64_t dims = s.dims, blocks = ceil_divide(dims, moments_columns);
   const bool scatter = moments.scatter != nullptr && dims > 0;
   for (; t.first < s.samples; t.first += t.rows) {
-    t.rows = std::min(plan.rows, s.samples - t.first);
+    t.rows = smaller(plan.rows, s.samples - t.first);
     device.template launch<32>(32, ceil_divide(t.rows, moments_rows), moments_key_kernel<T, A>{t});
     device.template launch<32>(32, rank_kernel::tasks(t.rows),
                                rank_kernel{t.rows, t.b.key, t.b.row, t.b.ranked});
     if (moments.mean != nullptr)
-      launch_rows(device, std::min(dims, moments_columns), s.classes * blocks,
+      launch_rows(device, smaller(dims, moments_columns), s.classes * blocks,
                   merge_samples_kernel<T, A>{t, scatter});
     device.template launch<32>(32, ceil_divide(s.classes, moments_rows), add_counts_kernel<T, A>{t});
     if (!scatter) continue;
@@ -257,7 +259,7 @@ template <class Device, class A>
 status device_merge_moments(Device& device, const shape& s, const class_moments<A>& from,
                             const class_moments<A>& into) {
   const status checked =
-      first_failure(check(s), check_moments(s, from), check_moments(s, into),
+      first_failure(check_shape(s), check_moments(s, from), check_moments(s, into),
                     check_source(s, into.mean, from.mean), check_source(s, into.m2, from.m2),
                     into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                                      : status::success);
@@ -360,20 +362,20 @@ status device_estimate(Device& device, const shape& s, const class_moments<A>& m
   parameters<T> written = p;
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = first_failure(
-      check(s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
+      check_shape(s), moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
       check_source(s, written.mean, moments.mean), check_source(s, written.log_variance, moments.m2),
-      check(o));
+      check_options(o));
   if (checked != status::success) return checked;
   if (o.decay == T(1)) return status::success;
   // So that the logarithm is finite.
-  const A smallest = std::max(static_cast<A>(std::numeric_limits<T>::min()), std::numeric_limits<A>::min());
-  const estimate_rule<A> rule{static_cast<A>(o.shrinkage),
-                              std::max(static_cast<A>(o.variance_floor), smallest), static_cast<A>(o.decay)};
+  const A smallest = larger(static_cast<A>((std::numeric_limits<T>::min)()), (std::numeric_limits<A>::min)());
+  const estimate_rule<A> rule{static_cast<A>(o.shrinkage), larger(static_cast<A>(o.variance_floor), smallest),
+                              static_cast<A>(o.decay)};
   const estimate_kernel<A, T> kernel{s, moments, written, rule};
   launch_rows(device, s.dims, s.classes, kernel);
   if (written.log_variance != nullptr && s.covariance == covariance::diagonal) {
     const std::int64_t blocks = ceil_divide(s.dims, moments_columns);
-    launch_rows(device, std::min(s.dims, moments_columns), blocks * (rule.shrinkage != A(0) ? 1 : s.classes),
+    launch_rows(device, smaller(s.dims, moments_columns), blocks * (rule.shrinkage != A(0) ? 1 : s.classes),
                 estimate_diagonal_kernel<A, T>{kernel});
   }
   return device.result();

@@ -9,6 +9,7 @@
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
@@ -48,7 +49,7 @@ struct device_plan {
   static constexpr std::int64_t most_splits = 1024, split_classes = 4096;
 
   static std::int64_t count_chunk_of(std::int64_t samples) {
-    return std::max(count_chunk, ceil_divide(samples, count_tasks));
+    return larger(count_chunk, ceil_divide(samples, count_tasks));
   }
 
   // Whether the launches would take longer than the work: device_small.hpp has two for all of it.
@@ -73,11 +74,11 @@ struct device_plan {
     classes = tile_classes;
     stride = ceil_divide(classes, vector) * vector;
     // One row a group while the sums by class of all rows are small; else eight, so that they are a fraction of the tile.
-    constexpr std::int64_t small = std::int64_t(1) << 18;
+    constexpr std::int64_t few = std::int64_t(1) << 18;
     const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
-    parts = std::clamp<std::int64_t>(std::max(ceil_divide(rows, 8), std::min(rows, small / all)), 1, 2048);
+    parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1, 2048);
     splits = std::clamp<std::int64_t>(
-        std::min(most_splits / std::max<std::int64_t>(rows, 1), classes / split_classes), 1, most_splits);
+        smaller(most_splits / std::max<std::int64_t>(rows, 1), classes / split_classes), 1, most_splits);
     // A class has rows / classes samples, if they are even; 16 of them keep a group busy.
     target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, 64);
     chunks = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
@@ -224,7 +225,7 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
   device_plan p;
   p.form = product_form::make(features, s.covariance, limits.precision);
   p.narrow = is_narrow(features);
-  const std::int64_t limit = static_cast<std::int64_t>(std::min(limits.tile_bytes, std::size_t(1) << 60));
+  const std::int64_t limit = static_cast<std::int64_t>(smaller(limits.tile_bytes, std::size_t(1) << 60));
   const auto fits = [&](std::int64_t rows, std::int64_t classes) {
     device_plan q = p;
     q.cut<T>(rows, classes, s);
@@ -242,8 +243,8 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
     }
     return low;
   };
-  const std::int64_t most = std::min(s.samples, most_rows);
-  const std::int64_t useful = std::min(most, useful_rows), enough = std::min(most, enough_rows);
+  const std::int64_t most = smaller(s.samples, most_rows);
+  const std::int64_t useful = smaller(most, useful_rows), enough = smaller(most, enough_rows);
   std::int64_t rows = 0, classes = s.classes;
   bool whole = fits(useful, classes);
   if (whole) rows = largest(useful, most, [&](std::int64_t n) { return fits(n, classes); });

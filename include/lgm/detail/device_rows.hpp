@@ -383,7 +383,7 @@ struct device_rows {
   }
   // Of a row that does not count.
   template <class Group>
-  LGM_HD void clear(const Group& group, std::int64_t i) const {
+  LGM_HD void clear_sums(const Group& group, std::int64_t i) const {
     T *const row = tile_row(i), *const out = gradient.feature == nullptr ? nullptr : feature_sum(i);
     group.for_each(class_count, [&](std::int64_t k) {
       row[k] = T(0);

@@ -66,7 +66,7 @@ struct small_rows_kernel {
         }
       } else {
         own.settle(group, i, r);
-        if (differentiate) own.clear(group, i);
+        if (differentiate) own.clear_sums(group, i);
       }
       if (differentiate) own.write_feature_gradient(group, i);
       own.keep(group, i, r);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <lgm/column.hpp>
@@ -10,6 +9,7 @@
 #include <lgm/detail/device_direct.hpp>
 #include <lgm/detail/device_plan.hpp>
 #include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
@@ -211,15 +211,15 @@ class device_tiles {
   void for_row_tiles(std::int64_t samples, F f) {
     if (samples > 0) centre();
     for (t.first_row = 0; t.first_row < samples; t.first_row += plan_.rows) {
-      t.row_count = std::min(plan_.rows, samples - t.first_row);
-      t.parts = std::min(plan_.parts, t.row_count);
+      t.row_count = smaller(plan_.rows, samples - t.first_row);
+      t.parts = smaller(plan_.parts, t.row_count);
       f();
     }
   }
   template <class F>
   void for_class_tiles(F f) {
     for (t.first_class = 0; t.first_class < t.shape.classes; t.first_class += plan_.classes) {
-      t.class_count = std::min(plan_.classes, t.shape.classes - t.first_class);
+      t.class_count = smaller(plan_.classes, t.shape.classes - t.first_class);
       t.tile = t.b.tile;
       t.tile_stride = plan_.stride;
       f();
@@ -247,7 +247,7 @@ class device_tiles {
           t.row_count,   t.class_count, dims,
           plan_.stride,  t.tile_stride, static_cast<const T*>(t.b.samples.high),
           t.b.deviation, t.b.shift,     t.tile};
-      launch_rows(device_, std::min(t.class_count, direct_columns), direct_tasks(t.row_count, t.class_count),
+      launch_rows(device_, smaller(t.class_count, direct_columns), direct_tasks(t.row_count, t.class_count),
                   kernel);
       return;
     }
@@ -281,10 +281,10 @@ class device_tiles {
   void centre() {
     const std::int64_t dims = t.shape.dims, blocks = ceil_divide(dims, mean_columns), chunks = plan_.chunks;
     T* const sums = chunks == 1 ? t.b.offset : t.b.chunk_sums;
-    launch_rows(device_, std::min(dims, mean_columns), blocks * chunks,
+    launch_rows(device_, smaller(dims, mean_columns), blocks * chunks,
                 mean_chunk_kernel<T>{t.shape.classes, dims, chunks, t.mixture.mean, sums});
     if (chunks > 1)
-      launch_rows(device_, std::min(dims, mean_columns), blocks,
+      launch_rows(device_, smaller(dims, mean_columns), blocks,
                   sum_rows_kernel<T>{chunks, dims, sums, t.b.offset});
   }
 

@@ -6,6 +6,7 @@
 #include <lgm/column.hpp>
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
@@ -33,7 +34,7 @@ struct merge_state_kernel {
 
 template <class Device, class T>
 status device_merge_row_state(Device& device, const shape& s, const T* from, T* into) {
-  const status checked = first_failure(check(s), check_rows(s, from), check_rows(s, into));
+  const status checked = first_failure(check_shape(s), check_rows(s, from), check_rows(s, into));
   if (checked != status::success) return checked;
   const std::int64_t size = 2 * s.samples;
   device.template launch<256>(256, ceil_divide(size, element_block), merge_state_kernel<T>{size, from, into});
@@ -83,7 +84,7 @@ template <class Device, class T>
 status device_sgd_step(Device& device, const shape& s, const sgd_options<T>& o,
                        const gradients<T, T>& gradient, const parameters<T>& momentum,
                        const parameters<T>& p) {
-  const status checked = first_failure(check(s), check(o));
+  const status checked = first_failure(check_shape(s), check_options(o));
   if (checked != status::success) return checked;
   constexpr T unbounded = numeric<T>::infinity;
   using array = typename sgd_kernel<T>::array;
@@ -133,7 +134,7 @@ struct initialize_kernel {
 template <class Device, class T>
 status device_initialize_means(Device& device, const shape& s, std::uint64_t seed, T scale,
                                const parameters<T>& p) {
-  const status checked = first_failure(check(s), check_mean(s, p.mean),
+  const status checked = first_failure(check_shape(s), check_mean(s, p.mean),
                                        std::isfinite(scale) ? status::success : status::invalid_option);
   if (checked != status::success) return checked;
   const initialize_kernel<T> kernel{s.classes * s.dims,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <type_traits>
 
@@ -53,7 +53,7 @@ void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stri
   P total[Rows];
   for (auto& t : total) t = P(T(0));
   for (std::int64_t begin = 0; begin < dims; begin += chunk) {
-    const std::int64_t end = std::min(dims, begin + chunk);
+    const std::int64_t end = smaller(dims, begin + chunk);
     P sum[Rows];
     for (auto& s : sum) s = P(T(0));
     for (std::int64_t j = begin; j < end; ++j) {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <algorithm>
 #include <cstdint>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>
 
@@ -27,9 +27,9 @@ struct gemm_scratch {
 
   // Carves buffers for products of up to m x n with inner dimensions of up to k.
   void carve(arena& a, std::int64_t m, std::int64_t n, std::int64_t k) {
-    const std::int64_t inner = std::min(k, inner_block);
-    lhs = a.take<T>(inner * std::min(n, row_block));
-    rhs = a.take<T>(inner * std::min(m, column_block));
+    const std::int64_t inner = smaller(k, inner_block);
+    lhs = a.take<T>(inner * smaller(n, row_block));
+    rhs = a.take<T>(inner * smaller(m, column_block));
   }
 };
 
@@ -43,9 +43,9 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, T alpha, const T* a, s
   if (m <= 0 || n <= 0 || k <= 0) return;
   struct carved : Eigen::internal::level3_blocking<T, T> {
     carved(const gemm_scratch<T>& s, std::int64_t rows, std::int64_t columns, std::int64_t inner) {
-      this->m_kc = std::min(inner, s.inner_block);
-      this->m_mc = std::min(columns, s.row_block);
-      this->m_nc = std::min(rows, s.column_block);
+      this->m_kc = smaller(inner, s.inner_block);
+      this->m_mc = smaller(columns, s.row_block);
+      this->m_nc = smaller(rows, s.column_block);
       this->m_blockA = s.lhs;
       this->m_blockB = s.rhs;
     }

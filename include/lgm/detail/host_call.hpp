@@ -38,8 +38,9 @@ detail::host_plan plan(const host_context& ctx, const shape& s, bool forward_onl
   return p;
 }
 
-inline status check(const host_context& ctx, const shape& s) {
-  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success, detail::check(s));
+inline status check_shape(const host_context& ctx, const shape& s) {
+  return detail::first_failure(ctx.threads < 0 ? status::negative_size : status::success,
+                               detail::check_shape(s));
 }
 
 template <class T>

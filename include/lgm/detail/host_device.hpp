@@ -7,6 +7,7 @@
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
 #include <lgm/host_context.hpp>
@@ -46,7 +47,7 @@ class host_device {
     const host_plan::cut cut = plan_.cut_product(m, n, k);
     parallel_for<Threads>(plan_.parallel, plan_.threads, cut.tasks(), [&](std::int64_t task, int slot) {
       const std::int64_t i = task / cut.column_tasks * cut.rows, j = task % cut.column_tasks * cut.columns;
-      const std::int64_t rows = std::min(cut.rows, m - i), columns = std::min(cut.columns, n - j);
+      const std::int64_t rows = smaller(cut.rows, m - i), columns = smaller(cut.columns, n - j);
       T* const out = c + i * ldc + j;
       for (std::int64_t r = 0; beta == T(0) && r < rows; ++r)
         std::fill_n(out + r * ldc, std::max<std::int64_t>(columns, 0), T(0));
@@ -68,8 +69,8 @@ class host_device {
     gemm_scratch<T> g;
     g.carve(one, gemm_scratch<T>::column_block, most, most);
     const auto room =
-        static_cast<std::int64_t>(std::min(ctx.tile_bytes / 2 / one.bytes(), std::size_t(1) << 20));
-    return static_cast<int>(std::clamp<std::int64_t>(room, 1, std::max(threads, 1)));
+        static_cast<std::int64_t>(smaller(ctx.tile_bytes / 2 / one.bytes(), std::size_t(1) << 20));
+    return static_cast<int>(std::clamp<std::int64_t>(room, 1, larger(threads, 1)));
   }
 
   host_plan plan_;

@@ -10,6 +10,7 @@
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/moments.hpp>
@@ -83,25 +84,25 @@ inline std::size_t moments_bytes(const moments_plan& p, const shape& s) {
 inline moments_plan make_moments_plan(const host_context& ctx, const shape& s, int threads) {
   constexpr std::int64_t enough_rows = std::int64_t(1) << 16, enough_deviations = 512;
   constexpr auto number = static_cast<std::int64_t>(sizeof(double));
-  const std::int64_t limit = static_cast<std::int64_t>(std::min(ctx.tile_bytes, std::size_t(1) << 60));
+  const std::int64_t limit = static_cast<std::int64_t>(smaller(ctx.tile_bytes, std::size_t(1) << 60));
   moments_plan p;
   p.parallel = ctx.parallel_for;
   p.gemm = ctx.gemm;
-  p.threads = std::max(threads, 1);
+  p.threads = larger(threads, 1);
   // An eighth of the limit for the order, half for the deviations, a quarter for the products' scratch.
   const std::int64_t each = 2 * sizeof(moments_sample) + sizeof(std::int64_t);
   p.rows = std::clamp<std::int64_t>(limit / 8 / each, 16, enough_rows);
   p.most_deviations = std::clamp<std::int64_t>(limit / 2 / number / std::max<std::int64_t>(s.dims, 1), 1,
-                                               std::min(enough_deviations, p.rows));
-  p.rows = std::min(p.rows, s.samples);
-  p.scatter_rows = std::min(p.most_deviations, s.samples);
+                                               smaller(enough_deviations, p.rows));
+  p.rows = smaller(p.rows, s.samples);
+  p.scatter_rows = smaller(p.most_deviations, s.samples);
   p.scatter_block = std::min<std::int64_t>(s.dims, 256);
   const std::int64_t scratch = std::max<std::int64_t>(
-      2 * std::min(p.most_deviations, gemm_scratch<double>::inner_block) * p.scatter_block * number, 1);
+      2 * smaller(p.most_deviations, gemm_scratch<double>::inner_block) * p.scatter_block * number, 1);
   // No more than there are tasks.
   const std::int64_t side = s.dims > 0 ? (s.dims - 1) / p.scatter_block + 1 : 0;
   p.product_threads = static_cast<int>(
-      std::clamp<std::int64_t>(std::min(limit / 4 / scratch, bounded_product(side, side)), 1, p.threads));
+      std::clamp<std::int64_t>(smaller(limit / 4 / scratch, bounded_product(side, side)), 1, p.threads));
   return p;
 }
 
@@ -125,9 +126,9 @@ void mirror_upper(const parallel_for_hook& hook, int threads, std::int64_t dims,
       hook, dims * dims < host_plan::grain ? 1 : threads, side * side, [&](std::int64_t task, int) {
         const std::int64_t first = task / side * block, column = task % side * block;
         if (first > column) return;
-        const std::int64_t last = std::min(first + block, dims), end = std::min(column + block, dims);
+        const std::int64_t last = smaller(first + block, dims), end = smaller(column + block, dims);
         for (std::int64_t i = first; i < last; ++i)
-          for (std::int64_t j = std::max(column, i + 1); j < end; ++j)
+          for (std::int64_t j = larger(column, i + 1); j < end; ++j)
             matrix[j * dims + i] = matrix[i * dims + j];
       });
 }
@@ -151,7 +152,7 @@ class moments_driver {
     const bool scatter = moments_.scatter != nullptr && shape_.dims > 0;
     const std::int64_t rows = scatter ? plan_.scatter_rows : plan_.rows;
     for (std::int64_t first = 0; first < shape_.samples; first += rows) {
-      sort(first, std::min(rows, shape_.samples - first));
+      sort(first, smaller(rows, shape_.samples - first));
       if (count_ == 0) continue;
       if (moments_.mean != nullptr && shape_.dims > 0) merge(scatter);
       add_counts();
@@ -203,7 +204,7 @@ class moments_driver {
     const int threads = plan_.threads_for(8 * count_ * dims);
     const std::int64_t parts = std::min<std::int64_t>(runs_, 16 * std::int64_t(threads));
     parallel_for<Threads>(plan_.parallel, threads, blocks * parts, [&](std::int64_t task, int) {
-      const std::int64_t begin = task % blocks * moments_block, n = std::min(moments_block, dims - begin);
+      const std::int64_t begin = task % blocks * moments_block, n = smaller(moments_block, dims - begin);
       const std::int64_t part = task / blocks;
       for (std::int64_t run = runs_ * part / parts; run < runs_ * (part + 1) / parts; ++run) {
         const std::int64_t k = b_.order[b_.begin[run]].label, at = k * dims + begin;
@@ -235,7 +236,7 @@ class moments_driver {
       return;
     }
     for (std::int64_t row = 0; row < side; ++row) {
-      const std::int64_t begin = row * block, m = std::min(block, dims - begin);
+      const std::int64_t begin = row * block, m = smaller(block, dims - begin);
       const A* deviation = b_.deviation + begin;
       if (!external_gemm(plan_.gemm, true, false, m, dims - begin, count_, A(1), deviation, dims, deviation,
                          dims, A(1), moments_.scatter + begin * dims + begin, dims))
@@ -249,7 +250,7 @@ class moments_driver {
         (last_row - first_row) * side, [&](std::int64_t task, int slot) {
           const std::int64_t i = (first_row + task / side) * block, j = task % side * block;
           if (i > j) return;
-          gemm<transposed::yes, transposed::no>(std::min(block, dims - i), std::min(block, dims - j), count_,
+          gemm<transposed::yes, transposed::no>(smaller(block, dims - i), smaller(block, dims - j), count_,
                                                 A(1), b_.deviation + i, dims, b_.deviation + j, dims,
                                                 moments_.scatter + i * dims + j, dims, b_.scratch[slot]);
         });
@@ -278,7 +279,7 @@ void merge_scatter(const host_context& ctx, int threads, const shape& s, const c
       [&](std::int64_t task, int) {
         const std::int64_t i0 = task / side * block, j0 = task % side * block;
         if (i0 > j0) return;
-        const std::int64_t m = std::min(block, dims - i0), n = std::min(block, dims - j0);
+        const std::int64_t m = smaller(block, dims - i0), n = smaller(block, dims - j0);
         for (std::int64_t i = i0; i < i0 + m; ++i) {
           const A* added = from.scatter + i * dims + j0;
           A* out = into.scatter + i * dims + j0;
@@ -347,8 +348,9 @@ class estimate_driver {
     rule_.shrinkage = static_cast<A>(o.shrinkage);
     rule_.decay = static_cast<A>(o.decay);
     // So that the logarithm is finite.
-    const A smallest = std::max(static_cast<A>(std::numeric_limits<T>::min()), std::numeric_limits<A>::min());
-    rule_.floor = std::max(static_cast<A>(o.variance_floor), smallest);
+    const A smallest =
+        larger(static_cast<A>((std::numeric_limits<T>::min)()), (std::numeric_limits<A>::min)());
+    rule_.floor = larger(static_cast<A>(o.variance_floor), smallest);
     double total = 0;
     for (std::int64_t k = 0; k < s.classes; ++k) total += static_cast<double>(moments.count[k]);
     total_ = static_cast<A>(total);
@@ -418,7 +420,7 @@ class estimate_driver {
     parallel_for<Threads>(
         ctx_.parallel_for, shape_.classes * dims * 16 < 2 * host_plan::grain ? 1 : threads_, blocks * parts,
         [&](std::int64_t task, int) {
-          const std::int64_t begin = task % blocks * block, n = std::min(block, dims - begin),
+          const std::int64_t begin = task % blocks * block, n = smaller(block, dims - begin),
                              part = task / blocks;
           A pooled[block];
           if (rule_.shrinkage != A(0)) pool_diagonal(begin, n, pooled);

@@ -10,6 +10,7 @@
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
@@ -44,7 +45,7 @@ class host_operands {
                           (dims + columns - 1) / columns, [&](std::int64_t part, int) {
                             const std::int64_t first = part * columns;
                             const group_type group;
-                            const std::int64_t n = std::min(columns, dims - first);
+                            const std::int64_t n = smaller(columns, dims - first);
                             packet<T> sum[packets], square[packets];
                             for (int c = 0; c < packets; ++c) sum[c] = square[c] = packet<T>(T(0));
                             for (std::int64_t k = 0; k < shape_.classes; ++k) {
@@ -90,7 +91,7 @@ class host_operands {
     const std::int64_t work = (raw_ ? 2 : 8) * count * dims;
     parallel_for<Threads>(plan_.parallel, plan_.threads_for(work), (count + part - 1) / part,
                           [&](std::int64_t task, int) {
-                            for (std::int64_t c = task * part; c < std::min(count, (task + 1) * part); ++c) {
+                            for (std::int64_t c = task * part; c < smaller(count, (task + 1) * part); ++c) {
                               if (kind == operand_kind::gradient)
                                 prepare_gradient(first_class + begin + c, c, count);
                               else

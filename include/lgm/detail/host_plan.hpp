@@ -6,6 +6,7 @@
 #include <lgm/detail/direct.hpp>
 #include <lgm/detail/gemm.hpp>
 #include <lgm/detail/row_record.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/row.hpp>
@@ -47,7 +48,7 @@ struct host_plan {
   cut cut_product(std::int64_t rows, std::int64_t columns, std::int64_t inner) const {
     const std::int64_t parts = parts_of(bounded_product(bounded_product(rows, columns), inner));
     const auto split = [](std::int64_t length, std::int64_t n, std::int64_t unit) {
-      return std::max<std::int64_t>(std::min(length, (length + n * unit - 1) / (n * unit) * unit), 1);
+      return std::max<std::int64_t>(smaller(length, (length + n * unit - 1) / (n * unit) * unit), 1);
     };
     const auto packed = [&](const cut& c) { return c.column_tasks * rows + c.row_tasks * columns; };
     cut best{rows, columns, 1, 1};
@@ -62,7 +63,7 @@ struct host_plan {
   // Classes in a task that sums over samples.
   std::int64_t class_block(std::int64_t classes, std::int64_t samples, std::int64_t dims) const {
     const std::int64_t parts = parts_of(bounded_product(bounded_product(classes, samples), dims));
-    return std::min(block, ((classes + parts - 1) / parts + 7) / 8 * 8);
+    return smaller(block, ((classes + parts - 1) / parts + 7) / 8 * 8);
   }
 
   // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
@@ -103,7 +104,7 @@ struct host_buffers {
     centred = a.take<T>(bounded_product(p.rows, d));
     tile = a.take<T>(bounded_product(p.rows, p.classes));
     operand =
-        a.take<T>(diagonal ? std::max(interleaved<T>::size(p.operand, d), interleaved<T>::size(d, p.operand))
+        a.take<T>(diagonal ? larger(interleaved<T>::size(p.operand, d), interleaved<T>::size(d, p.operand))
                            : bounded_product(p.operand, d));
     constants.bias = a.take<T>(p.classes);
     constants.offset = a.take<T>(p.classes);
@@ -123,7 +124,8 @@ struct host_buffers {
     slabs = a.take<T*>(p.threads);
     for (int slot = 0; slot < p.threads; ++slot) {
       gemm_scratch<T> g;
-      g.carve(a, std::max(p.rows, p.block), std::max(p.classes, d), std::max({d, p.rows, p.classes}));
+      g.carve(a, larger(p.rows, p.block), larger(p.classes, d),
+              std::max<std::int64_t>({d, p.rows, p.classes}));
       T* sum = a.take<T>(bounded_product(p.block * (diagonal ? 2 : 1), d));
       T* slab = a.take<T>(diagonal ? bounded_product(p.rows, packet<T>::size) : 0);
       if (scratch == nullptr) continue;
@@ -146,12 +148,12 @@ template <class T>
 host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, bool forward_only) {
   host_plan p;
   const std::int64_t dims = std::max<std::int64_t>(s.dims, 1);
-  const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+  const std::int64_t limit = static_cast<std::int64_t>(smaller(tile_bytes, std::size_t(1) << 60));
   // A task's sums should stay in the second-level cache, and all threads' scratch within a quarter of the
   // limit.
   p.block = std::clamp<std::int64_t>((std::int64_t(1) << 20) / std::int64_t(sizeof(T)) / dims / 16 * 16, 32,
                                      largest_block);
-  p.block = std::min(p.block, std::max<std::int64_t>(s.classes, 1));
+  p.block = smaller(p.block, std::max<std::int64_t>(s.classes, 1));
   p.rows = p.classes = p.operand = 1;
   p.threads = 1;
   const auto fixed = static_cast<std::int64_t>(host_bytes<T>(p, s));
@@ -159,7 +161,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
   const std::int64_t per_thread =
       std::max<std::int64_t>(static_cast<std::int64_t>(host_bytes<T>(p, s)) - fixed, 1) +
       2 * gemm_scratch<T>::inner_block * gemm_scratch<T>::row_block * std::int64_t(sizeof(T));
-  p.threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / per_thread, 1, std::max(threads, 1)));
+  p.threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / per_thread, 1, larger(threads, 1)));
 
   const auto fits = [&](std::int64_t rows, std::int64_t classes, std::int64_t operand) {
     host_plan q = p;
@@ -180,27 +182,27 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
     }
     return low;
   };
-  const std::int64_t useful = std::min(s.samples, useful_rows), enough = std::min(s.samples, enough_rows);
+  const std::int64_t useful = smaller(s.samples, useful_rows), enough = smaller(s.samples, enough_rows);
   bool whole = true;
   if (fits(useful, s.classes, s.classes)) {
     p.classes = p.operand = s.classes;
     p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
-  } else if (fits(useful, s.classes, std::min(s.classes, 4 * p.block))) {
+  } else if (fits(useful, s.classes, smaller(s.classes, 4 * p.block))) {
     // Whole rows, but the operands a part at a time, made anew for each tile.
     p.classes = s.classes;
-    p.operand = std::min(s.classes, 4 * p.block);
+    p.operand = smaller(s.classes, 4 * p.block);
     p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
   } else {
     whole = false;
   }
   if (!whole || (forward_only && p.rows < enough)) {
-    const std::int64_t least = std::min(s.classes, p.block);
+    const std::int64_t least = smaller(s.classes, p.block);
     p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, least, least); });
     p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
     p.operand = p.classes;
   }
   // What is done with at once is better still in a cache.
-  if (forward_only) p.rows = std::min(p.rows, enough);
+  if (forward_only) p.rows = smaller(p.rows, enough);
   if (s.samples > 0) {
     // Tiles of even height rather than a small last one.
     const std::int64_t tiles = (s.samples - 1) / p.rows + 1;
@@ -208,7 +210,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
   } else {
     p.rows = 0;
   }
-  p.block = std::min(p.block, std::max<std::int64_t>(p.operand, 1));
+  p.block = smaller(p.block, std::max<std::int64_t>(p.operand, 1));
   p.whole_rows = p.classes >= s.classes;
   return p;
 }

@@ -11,6 +11,7 @@
 #include <lgm/detail/host_plan.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/sparse.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
@@ -103,14 +104,14 @@ class host_tiles {
   void for_row_tiles(std::int64_t samples, bool all_count, F f) {
     if (samples > 0) operands_.centre(all_count);
     for (first_row = 0; first_row < samples; first_row += plan.rows) {
-      row_count = std::min(plan.rows, samples - first_row);
+      row_count = smaller(plan.rows, samples - first_row);
       f();
     }
   }
   template <class F>
   void for_class_tiles(F f) {
     for (first_class = 0; first_class < shape.classes; first_class += plan.classes) {
-      class_count = std::min(plan.classes, shape.classes - first_class);
+      class_count = smaller(plan.classes, shape.classes - first_class);
       tile = buffers.tile;
       tile_stride = class_count;
       f();
@@ -174,8 +175,8 @@ class host_tiles {
       parallel_for<Threads>(
           plan.parallel, plan.threads_for(row_count * count * dims), cut.tasks(),
           [&](std::int64_t task, int slot) {
-            const std::int64_t i = task % cut.row_tasks * cut.rows, n = std::min(cut.rows, row_count - i);
-            const std::int64_t c = task / cut.row_tasks * cut.columns, m = std::min(cut.columns, count - c);
+            const std::int64_t i = task % cut.row_tasks * cut.rows, n = smaller(cut.rows, row_count - i);
+            const std::int64_t c = task / cut.row_tasks * cut.columns, m = smaller(cut.columns, count - c);
             T* out = tile_row(i) + begin + c;
             if (diagonal()) {
               direct_logits(n, m, dims, centred(i), dims, operand + 2 * c * dims, out, tile_stride);
@@ -225,15 +226,15 @@ class host_tiles {
       const bool hooked = !diagonal() && plan.gemm.template of<T>() != nullptr &&
                           !skips_zeros(row_count, count, tile + begin);
       const auto classes_task = [&](std::int64_t task, int slot) {
-        const std::int64_t c = begin + task * block, n = std::min(block, begin + count - c);
+        const std::int64_t c = begin + task * block, n = smaller(block, begin + count - c);
         T* const differences = difference ? buffers.sums[slot] : nullptr;
         T* const squares = square ? buffers.sums[slot] + plan.block * dims : nullptr;
         sum_samples(c, n, buffers.sums[slot], squares, difference, hooked, slot);
         finish_classes(c, n, differences, squares);
       };
       const auto features_task = [&](std::int64_t task, int slot) {
-        const std::int64_t i = task % cut.row_tasks * cut.rows, n = std::min(cut.rows, row_count - i);
-        const std::int64_t j = task / cut.row_tasks * cut.columns, m = std::min(cut.columns, dims - j);
+        const std::int64_t i = task % cut.row_tasks * cut.rows, n = smaller(cut.rows, row_count - i);
+        const std::int64_t j = task / cut.row_tasks * cut.columns, m = smaller(cut.columns, dims - j);
         add_features(out + i * out_stride, out_stride, i, n, j, m, begin, count, slot);
       };
       if (hooked) {
@@ -270,14 +271,15 @@ class host_tiles {
   void for_operands(F f) {
     const std::int64_t part = operands_.is_raw() ? class_count : plan.operand;
     for (std::int64_t begin = 0; begin < class_count; begin += part)
-      f(begin, std::min(part, class_count - begin));
+      f(begin, smaller(part, class_count - begin));
   }
 
   // The direct loops of a diagonal covariance, cut into tasks.
   host_plan::cut cut_rows(std::int64_t classes) const {
     const std::int64_t least = plan.grain / std::max<std::int64_t>(classes * shape.dims, 1) + 1;
     const std::int64_t parts = 2 * std::int64_t(plan.threads), even = (row_count + parts - 1) / parts;
-    const std::int64_t rows = std::min(row_count, (std::max({least, even, std::int64_t(16)}) + 7) / 8 * 8);
+    const std::int64_t rows =
+        smaller(row_count, (std::max<std::int64_t>({least, even, std::int64_t(16)}) + 7) / 8 * 8);
     return {rows, shape.dims, (row_count + rows - 1) / rows, 1};
   }
   host_plan::cut cut_blocks(std::int64_t classes) const {
@@ -334,7 +336,7 @@ class host_tiles {
     const auto for_blocks = [&](std::int64_t work, auto f) {
       parallel_for<Threads>(
           plan.parallel, plan.threads_for(work), (count + block - 1) / block,
-          [&](std::int64_t task, int slot) { f(task * block, std::min(block, count - task * block), slot); });
+          [&](std::int64_t task, int slot) { f(task * block, smaller(block, count - task * block), slot); });
     };
     const auto at = [&](std::int64_t c) { return differences + c * dims; };
     for_blocks(count * dims * 2, [&](auto c, auto n, int) { begin_sums(begin + c, n, at(c)); });

@@ -8,6 +8,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/number_format.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
@@ -172,7 +173,7 @@ status check_whitening(const shape& s, const class_moments<A>& m, const whitenin
   const bool usable = usable_factor(o.variance_floor) && o.shrinkage >= T(0) && o.shrinkage <= T(1);
   const bool missing = s.dims > 0 && (m.scatter == nullptr || out.matrix == nullptr);
   return first_failure(
-      check(s), check_moments(s, m), out.offset != nullptr ? check_mean(s, m.mean) : status::success,
+      check_shape(s), check_moments(s, m), out.offset != nullptr ? check_mean(s, m.mean) : status::success,
       missing ? status::null_pointer : status::success, usable ? status::success : status::invalid_option,
       addressable(s.dims, s.dims) ? status::success : status::size_too_large);
 }
@@ -200,10 +201,10 @@ class whitening_driver {
 
   void write() {
     // Also without dimensions, for the logarithm.
-    launch_rows(device_, dims_, std::max(dims_, std::int64_t(1)),
+    launch_rows(device_, dims_, larger(dims_, std::int64_t(1)),
                 write_whitening_kernel<A, T>{dims_, b_, out_});
     if (out_.offset != nullptr)
-      launch_rows(device_, std::min(dims_, offset_columns), ceil_divide(dims_, offset_columns),
+      launch_rows(device_, smaller(dims_, offset_columns), ceil_divide(dims_, offset_columns),
                   offset_kernel<A, T>{classes_, dims_, moments_, b_.sums, out_.offset});
   }
 
@@ -216,7 +217,7 @@ class whitening_driver {
 
   // Columns [first, first + size) of L, but of the block on the diagonal its inverse.
   void factor_columns(std::int64_t first) {
-    const std::int64_t size = std::min(whitening_block, dims_ - first), end = first + size,
+    const std::int64_t size = smaller(whitening_block, dims_ - first), end = first + size,
                        below = dims_ - end;
     if (first > 0)
       multiply(true, dims_ - first, size, first, A(-1), at(first, 0), dims_, at(first, 0), dims_, A(1),
@@ -248,9 +249,9 @@ class whitening_driver {
 
 // Samples in a tile. Does not shrink as samples grow, so that a workspace for some samples is enough for fewer.
 inline std::int64_t whiten_rows(const shape& s, std::size_t tile_bytes) {
-  const std::int64_t limit = static_cast<std::int64_t>(std::min(tile_bytes, std::size_t(1) << 60));
+  const std::int64_t limit = static_cast<std::int64_t>(smaller(tile_bytes, std::size_t(1) << 60));
   const std::int64_t each = bounded_product(larger(s.dims, std::int64_t(1)), sizeof(double));
-  return std::min(s.samples, std::clamp<std::int64_t>(limit / 2 / each, 1, 4096));
+  return smaller(s.samples, std::clamp<std::int64_t>(limit / 2 / each, 1, 4096));
 }
 
 // Features: number_array<T>, or on the host const T*.
@@ -281,7 +282,7 @@ struct centre_kernel {
 
 template <class T>
 status check_whiten(const shape& s, const whitening<T>& w, const void* in, const T* out) {
-  return first_failure(check(s),
+  return first_failure(check_shape(s),
                        s.samples > 0 && s.dims > 0 && (w.matrix == nullptr || in == nullptr || out == nullptr)
                            ? status::null_pointer
                            : status::success);
@@ -296,11 +297,11 @@ void run_whiten(Device& device, const shape& s, const whitening<T>& w, const Fea
   const std::int64_t dims = s.dims, in_stride = row_stride(s.feature_stride, dims),
                      out_stride = row_stride(s.gradient_stride, dims);
   for (std::int64_t first = 0; first < s.samples && dims > 0; first += rows) {
-    const std::int64_t n = std::min(rows, s.samples - first);
+    const std::int64_t n = smaller(rows, s.samples - first);
     launch_rows(device, dims, n,
                 centre_kernel<T, Features>{dims, from(in, first * in_stride), in_stride, w.offset, tile});
     for (std::int64_t begin = 0; begin < dims; begin += block) {
-      const std::int64_t columns = std::min(block, dims - begin);
+      const std::int64_t columns = smaller(block, dims - begin);
       device.multiply(number_format::full, false, true, n, columns, begin + columns, T(1),
                       static_cast<const T*>(tile), dims, static_cast<const T*>(w.matrix + begin * dims), dims,
                       T(0), out + first * out_stride + begin, out_stride);

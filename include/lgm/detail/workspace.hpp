@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/types.hpp>
 
 namespace lgm::detail {
@@ -34,7 +34,7 @@ class arena {
     T* piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
     constexpr auto most = static_cast<std::size_t>(endless_size);
     const auto bytes = static_cast<std::size_t>(bounded_product(count, sizeof(T)));
-    used_ = std::min(used_ + (bytes + alignment - 1) / alignment * alignment, most);
+    used_ = smaller(used_ + (bytes + alignment - 1) / alignment * alignment, most);
     return piece;
   }
 
