@@ -3,10 +3,11 @@
 // A hand-rolled training loop: a linear layer under an L-GM head, on three made-up classes. The README shows the part
 // between the two markers.
 
+#include <lgm/lgm.hpp>
+
 #include <Eigen/Core>
 #include <cstdint>
 #include <cstdio>
-#include <lgm/lgm.hpp>
 #include <random>
 #include <vector>
 

@@ -226,9 +226,9 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
   p.form = product_form::make(features, s.covariance, limits.precision);
   p.narrow = is_narrow(features);
   const std::int64_t limit = static_cast<std::int64_t>(smaller(limits.tile_bytes, std::size_t(1) << 60));
-  const auto fits = [&](std::int64_t rows, std::int64_t classes) {
+  const auto fits = [&](std::int64_t tile_rows, std::int64_t tile_classes) {
     device_plan q = p;
-    q.cut<T>(rows, classes, s);
+    q.cut<T>(tile_rows, tile_classes, s);
     return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
   };
   // The largest n of [low, high] that fits, low if none does.

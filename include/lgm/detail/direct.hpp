@@ -50,11 +50,11 @@ void direct_logits_block(std::int64_t dims, const T* features, std::int64_t stri
   using P = packet<T>;
   // Partial sums over this many dimensions keep the rounding of long sums down.
   constexpr std::int64_t chunk = 64;
-  P total[Rows];
+  P total[std::size_t(Rows)];
   for (auto& t : total) t = P(T(0));
   for (std::int64_t begin = 0; begin < dims; begin += chunk) {
     const std::int64_t end = smaller(dims, begin + chunk);
-    P sum[Rows];
+    P sum[std::size_t(Rows)];
     for (auto& s : sum) s = P(T(0));
     for (std::int64_t j = begin; j < end; ++j) {
       const P inverse = P::load(operand + 2 * j * P::size);
@@ -95,7 +95,7 @@ void direct_feature_gradient(std::int64_t rows, std::int64_t classes, std::int64
     for_blocks<direct_blocks<T>::feature_gradient>(0, rows, [&](std::int64_t first, auto count) {
       constexpr int n = decltype(count)::value;
       const T* w = weights + first * weights_stride;
-      P x[n], sum[n];
+      P x[std::size_t(n)], sum[std::size_t(n)];
       for (int r = 0; r < n; ++r) {
         x[r] = load(features + (first + r) * stride, j);
         sum[r] = P(T(0));
@@ -127,7 +127,7 @@ void direct_class_sums(std::int64_t rows, std::int64_t classes, std::int64_t dim
       (counts[i] != 0 ? load(features + i * stride, j) : P(T(0))).store(slab + i * P::size);
     for_blocks<direct_blocks<T>::class_sums>(0, classes, [&](std::int64_t first, auto count) {
       constexpr int n = decltype(count)::value;
-      P mu[n], sum[n], sum_square[n];
+      P mu[std::size_t(n)], sum[std::size_t(n)], sum_square[std::size_t(n)];
       for (int c = 0; c < n; ++c) {
         mu[c] = load(mean + (first + c) * dims, j);
         sum[c] = sum_square[c] = P(T(0));

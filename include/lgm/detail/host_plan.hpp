@@ -45,25 +45,25 @@ struct host_plan {
   };
   // Two tasks for each thread, if that leaves each a grain of the multiply-adds. A task packs its rows of one operand and
   // its columns of the other: of the ways to cut, the one that packs least.
-  cut cut_product(std::int64_t rows, std::int64_t columns, std::int64_t inner) const {
-    const std::int64_t parts = parts_of(bounded_product(bounded_product(rows, columns), inner));
+  cut cut_product(std::int64_t height, std::int64_t width, std::int64_t inner) const {
+    const std::int64_t parts = parts_of(bounded_product(bounded_product(height, width), inner));
     const auto split = [](std::int64_t length, std::int64_t n, std::int64_t unit) {
       return std::max<std::int64_t>(smaller(length, (length + n * unit - 1) / (n * unit) * unit), 1);
     };
-    const auto packed = [&](const cut& c) { return c.column_tasks * rows + c.row_tasks * columns; };
-    cut best{rows, columns, 1, 1};
+    const auto packed = [&](const cut& c) { return c.column_tasks * height + c.row_tasks * width; };
+    cut best{height, width, 1, 1};
     for (std::int64_t n = 1; n <= parts; n *= 2) {
-      cut c{split(rows, n, 8), split(columns, parts / n, 16), 0, 0};
-      c.row_tasks = (rows + c.rows - 1) / c.rows;
-      c.column_tasks = (columns + c.columns - 1) / c.columns;
+      cut c{split(height, n, 8), split(width, parts / n, 16), 0, 0};
+      c.row_tasks = (height + c.rows - 1) / c.rows;
+      c.column_tasks = (width + c.columns - 1) / c.columns;
       if (c.tasks() > best.tasks() || (c.tasks() == best.tasks() && packed(c) < packed(best))) best = c;
     }
     return best;
   }
   // Classes in a task that sums over samples.
-  std::int64_t class_block(std::int64_t classes, std::int64_t samples, std::int64_t dims) const {
-    const std::int64_t parts = parts_of(bounded_product(bounded_product(classes, samples), dims));
-    return smaller(block, ((classes + parts - 1) / parts + 7) / 8 * 8);
+  std::int64_t class_block(std::int64_t count, std::int64_t samples, std::int64_t dims) const {
+    const std::int64_t parts = parts_of(bounded_product(bounded_product(count, samples), dims));
+    return smaller(block, ((count + parts - 1) / parts + 7) / 8 * 8);
   }
 
   // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
@@ -163,11 +163,11 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
       2 * gemm_scratch<T>::inner_block * gemm_scratch<T>::row_block * std::int64_t(sizeof(T));
   p.threads = static_cast<int>(std::clamp<std::int64_t>(limit / 4 / per_thread, 1, larger(threads, 1)));
 
-  const auto fits = [&](std::int64_t rows, std::int64_t classes, std::int64_t operand) {
+  const auto fits = [&](std::int64_t tile_rows, std::int64_t tile_classes, std::int64_t part) {
     host_plan q = p;
-    q.rows = std::max<std::int64_t>(rows, 0);
-    q.classes = classes;
-    q.operand = operand;
+    q.rows = std::max<std::int64_t>(tile_rows, 0);
+    q.classes = tile_classes;
+    q.operand = part;
     return static_cast<std::int64_t>(host_bytes<T>(q, s)) <= limit;
   };
   // The largest n of [low, high] that fits, low if none does.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <Eigen/Core>
 #include <cstdint>
+#include <lgm/detail/eigen.hpp>
 #include <lgm/group.hpp>
 #include <type_traits>
 
@@ -38,7 +38,7 @@ struct packet {
     if constexpr (has_masks) {
       return {Eigen::internal::ploadu<native>(p, static_cast<mask>((1u << count) - 1u)), 0};
     } else {
-      T lanes[size] = {};
+      T lanes[std::size_t(size)] = {};
       for (int lane = 0; lane < count; ++lane) lanes[lane] = p[lane];
       return load(lanes);
     }
@@ -47,7 +47,7 @@ struct packet {
     if constexpr (has_masks) {
       Eigen::internal::pstoreu(p, value, static_cast<mask>((1u << count) - 1u));
     } else {
-      T lanes[size];
+      T lanes[std::size_t(size)];
       store(lanes);
       for (int lane = 0; lane < count; ++lane) p[lane] = lanes[lane];
     }
