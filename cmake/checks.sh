@@ -32,7 +32,12 @@ missing() {
 }
 
 check_format() {
-  local tool folder folders=()
+  local tool folder folders=() options
+  # Where git is, and this is its work tree; names that a command would take for its options.
+  if options=$(git ls-files 2>/dev/null | grep -E '(^|/)-'); then
+    echo "failed: tracked names begin with '-': $options"
+    return 1
+  fi
   if ! tool=$(clang_tool clang-format); then
     missing LGM_REQUIRE_CLANG_TOOLS "there is no clang-format $clang_tools_version here"
     return

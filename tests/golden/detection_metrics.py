@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Writes detection_metrics.json, next to this file: what scikit-learn says of scores with and without ties.
 
-    python3 detection_metrics.py [output.json]
-
 The committed file says which scikit-learn made it. The expected calibration error, which it has not, is NumPy's, bin by
 bin.
 """
+import argparse
 import json
 import pathlib
 import random
-import sys
 
 import numpy as np
 import sklearn
@@ -48,6 +46,9 @@ def calibration(confidence, correct, bins):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", nargs="?", type=pathlib.Path, default=pathlib.Path(__file__).with_suffix(".json"))
+    path = parser.parse_args().output
     rng = random.Random(20240607)
 
     def normal(count, mean, digits=6):
@@ -90,7 +91,6 @@ def main():
     # On the bounds of bins, in numbers that have no rounding error: they belong to the bin below.
     calibrations.append(calibration([i / 8 for i in range(9)], [i % 3 == 0 for i in range(9)], 8))
 
-    path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).with_suffix(".json")
     lines = [",\n".join(json.dumps(entry, allow_nan=False) for entry in part) for part in (cases, calibrations)]
     version = json.dumps(sklearn.__version__)
     path.write_text('{"scikit-learn": %s, "cases": [\n%s\n], "calibrations": [\n%s\n]}\n' % (version, *lines))

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Writes torch_cross_entropy.json, next to this file: losses and gradients that PyTorch computes in float64.
 
-    python3 torch_cross_entropy.py [output.json]
-
 The committed file was made with PyTorch 2.15.0 on a CPU. Another version or processor may change last digits.
 
 Two kinds of case share the problems:
@@ -17,12 +15,12 @@ All inputs but label_smoothing 0.1 have so few bits that float holds them, and b
 a number is null.
 """
 
+import argparse
 import itertools
 import json
 import math
 import pathlib
 import random
-import sys
 
 import torch
 from torch.nn.functional import cross_entropy, linear, one_hot
@@ -233,11 +231,12 @@ def mixture_cases(rng, problems):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", nargs="?", type=pathlib.Path, default=pathlib.Path(__file__).with_suffix(".json"))
+    path = parser.parse_args().output
     rng = random.Random(20180614)
     problems = [make_problem(rng, 5, 4, 3), make_problem(rng, 7, 19, 5)]
     cases = list(linear_cases(problems)) + list(mixture_cases(rng, problems))
-    name = pathlib.Path(__file__).with_suffix(".json")
-    path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else name
     lines = [",\n".join(json.dumps(entry, allow_nan=False) for entry in part) for part in (problems, cases)]
     version = json.dumps(torch.__version__.split("+")[0])
     path.write_text('{"torch": %s, "problems": [\n%s\n], "cases": [\n%s\n]}\n' % (version, *lines))

@@ -19,10 +19,6 @@ struct product_form {
   // adds to the products is a constant of each class.
   bool as_given = false;
 
-  // Weights stay in their tile, in place.
-  LGM_HD bool has_weights() const { return is_narrow(format) || weight_parts > 1; }
-  LGM_HD bool rounds() const { return format != number_format::full; }
-
   // What the products of this form are wrong by, as a share of the operands' norms: what is left out of the means, and where
   // features have two parts low times low.
   template <class T>
