@@ -313,7 +313,8 @@ TEST_CASE("bad arguments do not upset workspace_size") {
   }
 }
 
-TEST_CASE_TEMPLATE("labels out of range in every type", L, std::int32_t, std::int64_t, std::uint8_t) {
+TEST_CASE_TEMPLATE("labels out of range in every type", L, std::int32_t, std::int64_t, std::uint8_t,
+                   signed char, unsigned, long long, std::size_t) {
   for (const unsigned f : functions_of(ranged_calls)) {
     CAPTURE(name_of_function(f));
     arguments<float> a(lgm::covariance::diagonal);

@@ -127,7 +127,7 @@ TEST_CASE_TEMPLATE("every type of label gives the same bits", T, float, double) 
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
     auto options = margin_options<T>(lgm::reduction::mean);
-    options.ignore_label = 255;  // a label that all three types hold
+    options.ignore_label = 100;  // a label that all of the types hold
     const auto p = make_problem<T>(11, make_shape(33, 7, 10, covariance), options);
     const auto context = context_of(2);
     outputs<T> expected(p);
@@ -160,6 +160,28 @@ TEST_CASE_TEMPLATE("every type of label gives the same bits", T, float, double) 
     check_with(p.template labels_as<std::int32_t>());
     check_with(p.template labels_as<std::int64_t>());
     check_with(p.template labels_as<std::uint8_t>());
+    check_with(p.template labels_as<signed char>());
+    check_with(p.template labels_as<short>());
+    check_with(p.template labels_as<unsigned short>());
+    check_with(p.template labels_as<unsigned>());
+    check_with(p.template labels_as<long>());
+    check_with(p.template labels_as<long long>());
+    check_with(p.template labels_as<unsigned long long>());
+    check_with(p.template labels_as<std::size_t>());
+  }
+}
+
+TEST_CASE_TEMPLATE("labels of every type keep their sign and their high bits", L, signed char, unsigned char,
+                   short, unsigned short, int, unsigned, long, unsigned long, long long, unsigned long long) {
+  using limits = std::numeric_limits<L>;
+  const L labels[] = {
+      0, 1, static_cast<L>(-100), static_cast<L>(limits::max() / 2 + 1), limits::max(), limits::min()};
+  const lgm::detail::label_reader on_host(labels);
+  const lgm::detail::label_view on_device(labels);
+  for (std::int64_t i = 0; i < 6; ++i) {
+    CAPTURE(i);
+    CHECK(on_host[i] == static_cast<std::int64_t>(labels[i]));
+    CHECK(on_device[i] == static_cast<std::int64_t>(labels[i]));
   }
 }
 

@@ -388,7 +388,7 @@ TEST_CASE_TEMPLATE("a feature that is not finite stays in its class and dimensio
 }
 
 TEST_CASE_TEMPLATE("labels of every type; an ignored label may be one of the classes", L, std::int32_t,
-                   std::int64_t, std::uint8_t) {
+                   std::int64_t, std::uint8_t, unsigned, long long, std::size_t) {
   auto s = make_samples<double>(15, 90, 4, 5, {2, 0});
   s.options.ignore_label = 1;
   for (std::size_t i = 0; i < 90; ++i)

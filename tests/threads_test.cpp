@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "support/cases.hpp"
@@ -67,4 +70,24 @@ TEST_CASE_TEMPLATE("slopes of the logits on several threads agree with the refer
       again.check_same_bits(out);
     }
   }
+}
+
+TEST_CASE_TEMPLATE("after fork one thread does", T, float, double) {
+  const auto p = make_problem<T>(703, make_shape(490, 61, 9, lgm::covariance::diagonal),
+                                 margin_options<T>(lgm::reduction::mean));
+  outputs<T> before(p), after(p);
+  REQUIRE(forward_backward(contexts[0], p, before) == status::success);  // which starts OpenMP's threads
+  REQUIRE(forward_backward(context_of(1), p, after) == status::success);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    alarm(60);
+    outputs<T> found(p);
+    const bool done = forward_backward(context_of(1), p, found) == status::success;
+    const std::size_t bytes = p.samples() * p.dims() * sizeof(T);
+    _exit(done && std::memcmp(found.feature.data(), after.feature.data(), bytes) == 0 ? 0 : 1);
+  }
+  int ended = -1;
+  REQUIRE(waitpid(child, &ended, 0) == child);
+  CHECK(ended == 0);
 }

@@ -10,6 +10,9 @@
 // The version as one number, for #if: 0.1.0 is 100, 1.2.3 is 10203.
 #define LGM_VERSION (LGM_VERSION_MAJOR * 10000 + LGM_VERSION_MINOR * 100 + LGM_VERSION_PATCH)
 
+// Sizes and offsets are 64-bit numbers, in memory that holds as much.
+static_assert(sizeof(void*) == 8, "lgm is for 64-bit targets");
+
 // Marks a function that runs on the host and, where nvcc compiles it, on the device as well.
 #if defined(__CUDACC__)
 #define LGM_HD __host__ __device__

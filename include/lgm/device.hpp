@@ -21,7 +21,7 @@
 // The functions of the library on a device, with the names, arguments and results of host.hpp. Context is the device's:
 // cuda_context (cuda.cuh). F, the type of the features, is float, double or one of 16 bits that the context brings; T, that of
 // parameters and results, is double with double features, else float; G, that of the features' gradient, is F or T; L, of the
-// labels, is std::int32_t, std::int64_t or std::uint8_t. The context's precision says how products are made.
+// labels, is any integer, which is compared as a std::int64_t. The context's precision says how products are made.
 //
 // All of them: matrices are row-major; pointers lead to the device's memory, at any alignment, and the memory is the
 // caller's; a call enqueues work on the context's stream and returns; nothing is allocated, synchronised, thrown or

@@ -19,13 +19,14 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// The functions of the library on the host. T is float or double, L a label type (std::int32_t, std::int64_t,
-// std::uint8_t); features, parameters and results are of one type.
+// The functions of the library on the host. T is float or double, L, of the labels, any integer, which is
+// compared as a std::int64_t; features, parameters and results are of one type.
 //
 // All of them: matrices are row-major; memory is the host's, at any alignment, and the caller's; nothing is
 // allocated, thrown or printed; no global state is changed; inputs are never written; null outputs are not
 // computed; the same arguments, machine and thread count give the same bits. A call that answers anything but
-// status::success has written nothing. Features, labels and results must not overlap.
+// status::success has written nothing. Features, labels and results must not overlap. Calls may run at the same time, with one
+// context too, where none writes what another one reads or writes; each then needs a workspace of its own.
 
 namespace lgm {
 

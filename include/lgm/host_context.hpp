@@ -9,7 +9,8 @@
 
 namespace lgm {
 
-// Brings a thread pool in place of OpenMP.
+// Brings a thread pool in place of OpenMP. After fork() a program needs one, or host_context::threads = 1, if its parent has
+// called anything that runs on several of GNU OpenMP's threads: the child has none of them, and would wait for them forever.
 struct parallel_for_hook {
   // Has call(state, slot) run for every slot of [0, slots), at the same time or one after the other, on any
   // threads, and returns once all have returned. No slot twice.
@@ -18,7 +19,7 @@ struct parallel_for_hook {
 };
 
 // Brings the matrix products in place of Eigen (lgm/cblas.hpp makes one of any CBLAS). It is called from the
-// thread that called the library, never from two at once, and may use threads of its own.
+// thread that called the library, once at a time in each of its calls, and may use threads of its own.
 struct gemm_hook {
   // c [m, n] = alpha op(a) op(b) + beta c, all row-major with row strides lda, ldb, ldc; op(a) is [m, k], op(b)
   // [k, n], each the matrix itself or, where transpose says so, its transpose. beta is 0 or 1; with 0, c is not
@@ -41,7 +42,8 @@ struct gemm_hook {
   }
 };
 
-// Where host functions run.
+// Where host functions run. Calls only read it, so that any number of them may share one at the same time; the hooks then are
+// called by several threads at once.
 struct host_context {
   // 0: as many as OpenMP would take; without OpenMP one. With a parallel_for hook: the slots it is asked for.
   int threads = 0;

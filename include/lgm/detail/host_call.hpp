@@ -22,10 +22,6 @@ namespace host {
 template <class T>
 constexpr bool is_supported = std::is_same<T, float>::value || std::is_same<T, double>::value;
 
-template <class L>
-constexpr bool is_label = std::is_same<L, std::int32_t>::value || std::is_same<L, std::int64_t>::value ||
-                          std::is_same<L, std::uint8_t>::value;
-
 inline int threads(const host_context& ctx) {
   return ctx.threads > 0 ? ctx.threads : detail::host_threads::available();
 }
@@ -51,7 +47,7 @@ status check_workspace(const detail::host_plan& plan, const shape& s, const work
 
 template <class L, class T>
 status check_labels(const shape& s, const loss_options<T>& o, const L* labels) {
-  static_assert(is_label<L>, "labels are int32, int64 or uint8");
+  static_assert(std::is_integral<L>::value, "labels are integers");
   if (labels == nullptr) return s.samples > 0 ? status::null_pointer : status::success;
   const std::int64_t total = detail::total_classes(s);
   for (std::int64_t i = 0; i < s.samples; ++i) {
