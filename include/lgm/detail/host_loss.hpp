@@ -107,6 +107,7 @@ class host_loss {
  private:
   using group_type = packet_group<T>;
   using row_type = typename group_type::row;
+  using row_part = typename host_tiles<T, Threads>::row_part;
 
   struct loss_sums {
     double total = 0, classification = 0, likelihood = 0;
@@ -159,16 +160,16 @@ class host_loss {
                                                      : static_cast<T>(weights);
   }
 
-  // Soft targets of row i over the classes of the tile, less the sample's weight.
-  soft_row<T> soft(std::int64_t i) const {
+  // Soft targets of row i over the classes of the tile from `first` on, less the sample's weight.
+  soft_row<T> soft(std::int64_t i, std::int64_t first = 0) const {
     const T smoothing = options_.label_smoothing, classes = static_cast<T>(total_classes(t_.shape));
     const std::int64_t stride = row_stride(targets_.soft.stride, t_.shape.classes);
-    return {targets_.soft.data + (t_.first_row + i) * stride + t_.first_class, class_weights(),
+    return {targets_.soft.data + (t_.first_row + i) * stride + t_.first_class + first, class_weights(first),
             T(1) - smoothing, smoothing / classes, alpha_};
   }
-  // Of the classes of the tile.
-  const T* class_weights() const {
-    return class_weight_ == nullptr ? nullptr : class_weight_ + t_.first_class;
+  // Of the classes of the tile from `first` on.
+  const T* class_weights(std::int64_t first = 0) const {
+    return class_weight_ == nullptr ? nullptr : class_weight_ + t_.first_class + first;
   }
 
   void prepare(std::int64_t i) {
@@ -199,24 +200,28 @@ class host_loss {
 
   void gather_evidence(std::int64_t i) {
     if (b_.counts[i] == 0) return;
+    t_.for_parts(i, [&](row_part& part) { gather_evidence(i, part); });
+  }
+  void gather_evidence(std::int64_t i, row_part& part) {
     row_record<T>& r = b_.record[i];
-    row_type row = t_.held_row(i);
+    row_type& row = part.row;
     const group_type group;
-    const std::int64_t target = t_.local_target(i);
-    T top = t_.finish(i, row, target, larger(r.evidence.others.max, r.target.logit));
+    const std::int64_t target = part.target, first_class = t_.first_class + part.first;
+    T top = t_.finish(i, part, target, larger(r.evidence.others.max, r.target.logit));
     row_evidence<T> e;
     if (targets_.is_soft) {
-      if (find_best_) note_best(i, row, top);
-      const soft_row<T> q = soft(i);
-      top = add_soft_margin(group, row, b_.constants, r.half_norm, q, r.evidence.others.max, t_.direct(i));
-      e = evidence_of(group, row, top, t_.first_class, false);
+      if (find_best_) note_best(i, part, top);
+      const soft_row<T> q = soft(i, part.first);
+      top = add_soft_margin(group, row, part.constants, r.half_norm, q, r.evidence.others.max,
+                            t_.direct(i, part));
+      e = evidence_of(group, row, top, first_class, false);
       add_excess(
           group, row, [&](auto k) { return q.coefficient(k); }, e);
-      if (gather_likelihood_) r.likelihood += soft_likelihood(group, row, b_.constants, q);
+      if (gather_likelihood_) r.likelihood += soft_likelihood(group, row, part.constants, q);
     } else {
-      e = evidence_of(group, row, top, t_.first_class, find_best_);
+      e = evidence_of(group, row, top, first_class, find_best_);
       if (gather_excess_) {
-        const T *weight = class_weights(), *bias = b_.constants.bias;
+        const T *weight = class_weights(part.first), *bias = part.constants.bias;
         const T each = r.coefficients.smoothing;
         add_excess(
             group, row,
@@ -234,14 +239,15 @@ class host_loss {
   }
 
   // Of a row without margin: its best class, and the class with the largest soft target.
-  void note_best(std::int64_t i, const row_type& row, T top) {
+  void note_best(std::int64_t i, const row_part& part, T top) {
     row_record<T>& r = b_.record[i];
-    const row_evidence<T> best = evidence_of(group_type{}, row, top, t_.first_class, true);
+    const std::int64_t first = t_.first_class + part.first;
+    const row_evidence<T> best = evidence_of(group_type{}, part.row, top, first, true);
     if (best.best >= 0 && (r.best.index < 0 || best.others.max > r.best.value))
       r.best = {best.best, best.others.max};
-    const T* q = soft(i).target;
-    const std::int64_t k = std::max_element(q, q + t_.class_count) - q;
-    if (r.wanted.index < 0 || q[k] > r.wanted.value) r.wanted = {t_.first_class + k, q[k]};
+    const T* q = soft(i, part.first).target;
+    const std::int64_t k = std::max_element(q, q + part.row.size) - q;
+    if (r.wanted.index < 0 || q[k] > r.wanted.value) r.wanted = {first + k, q[k]};
   }
 
   // The row's state once all class tiles are in, or as it is given, and what follows from it.
@@ -429,7 +435,8 @@ class host_loss {
   T weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
     const std::int64_t target = t_.local_target(i);
-    if (!finished) t_.finish(i, row, target, r.log_evidence.anchor);
+    if (!finished)
+      t_.for_parts(i, [&](row_part& part) { t_.finish(i, part, part.target, r.log_evidence.anchor); });
     return finish_weights(group_type{}, row, b_.constants, r.log_evidence, -r.upstream * r.total,
                           r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least_);
   }
@@ -438,8 +445,11 @@ class host_loss {
     const group_type group;
     const soft_row<T> q = soft(i);
     if (!finished) {
-      t_.finish(i, row, -1, r.log_evidence.anchor);
-      add_soft_margin(group, row, b_.constants, r.half_norm, q, r.log_evidence.anchor, t_.direct(i));
+      t_.for_parts(i, [&](row_part& part) {
+        t_.finish(i, part, -1, r.log_evidence.anchor);
+        add_soft_margin(group, part.row, part.constants, r.half_norm, soft(i, part.first),
+                        r.log_evidence.anchor, t_.direct(i, part));
+      });
     }
     return finish_soft_weights(group, row, b_.constants, r.log_evidence, q, r.total, options_.lambda,
                                r.upstream, sums);
@@ -449,10 +459,13 @@ class host_loss {
     const group_type group;
     const T* g = slope(i) + t_.first_class;
     if (needs_logits) {
-      t_.finish(i, row, -1, -numeric<T>::infinity);
-      // Without a margin this only makes exact the distances that g weighs.
-      const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
-      add_soft_margin(group, row, b_.constants, r.half_norm, weighed, -numeric<T>::infinity, t_.direct(i));
+      t_.for_parts(i, [&](row_part& part) {
+        t_.finish(i, part, -1, -numeric<T>::infinity);
+        // Without a margin this only makes exact the distances that g weighs.
+        const soft_row<T> weighed{g + part.first, nullptr, T(0), T(0), T(0)};
+        add_soft_margin(group, part.row, part.constants, r.half_norm, weighed, -numeric<T>::infinity,
+                        t_.direct(i, part));
+      });
     }
     return finish_given_weights(group, row, b_.constants, g, -r.upstream, t_.local_target(i), sums);
   }

@@ -34,9 +34,9 @@ class host_operands {
   }
 
   // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the products. Where
-  // they do not (its square is less than a quarter of the means' squares, on average), and may_be_raw, offset = 0: the
-  // means, if their variances are one, are the operand as they are, and so are the features.
-  void centre(bool may_be_raw) {
+  // they do not (its square is less than a quarter of the means' squares, on average), offset = 0: the means, if their
+  // variances are one, are the operand as they are, and so are the features.
+  void centre() {
     constexpr int packets = 8;
     const std::int64_t dims = shape_.dims, columns = packets * packet<T>::size;
     const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
@@ -70,7 +70,7 @@ class host_operands {
         dims, T(0), [&](auto j) { return load(squares, j); }, plus{});
     const bool unit_variances =
         shape_.covariance == covariance::identity || (!diagonal() && mixture_.log_variance == nullptr);
-    raw_ = may_be_raw && unit_variances && offset_norm <= T(0.25) * share * norms;
+    raw_ = unit_variances && offset_norm <= T(0.25) * share * norms;
     if (raw_) std::fill(b_.offset, b_.offset + dims, T(0));
   }
 

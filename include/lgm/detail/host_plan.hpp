@@ -29,6 +29,9 @@ struct host_plan {
   gemm_hook gemm;
 
   static constexpr std::int64_t largest_block = 256;
+  // Classes that row functions take at once. Class tiles are cut at multiples of it, so that what is summed, and in which
+  // order, follows from the classes alone.
+  static constexpr std::int64_t row_part = 1024;
   // Fewer rows than useful_rows make the products inefficient; more than enough_rows gain nothing where classes
   // are cut as well.
   static constexpr std::int64_t useful_rows = 128, enough_rows = 1024;
@@ -85,7 +88,8 @@ struct host_buffers {
   T* centred;                    // [plan.rows, dims]; rows that do not count are zero
   T* tile;                       // [plan.rows, plan.classes]: products, then logits, then weights
   T* operand;                    // [plan.operand, dims], twice that for a diagonal covariance
-  class_constants<T> constants;  // [plan.classes] each
+  class_constants<T> constants;  // [plan.classes] each; without bounds
+  class_constants<T>* parts;     // the same of each row_part, with bounds
   T* class_sum;       // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
   T* class_distance;  // ... and of w_ik d_ik
   T* class_share;     // [threads, plan.classes], the same of what soft targets need besides
@@ -111,6 +115,7 @@ struct host_buffers {
     constants.scale = s.covariance == covariance::spherical ? a.take<T>(p.classes) : nullptr;
     constants.norm = a.take<T>(p.classes);
     constants.half_log_det = a.take<T>(p.classes);
+    parts = a.take<class_constants<T>>(p.classes / host_plan::row_part + 1);
     const std::int64_t class_sums = bounded_product(p.threads, p.classes);
     class_sum = a.take<T>(class_sums);
     class_distance = s.covariance == covariance::spherical ? a.take<T>(class_sums) : nullptr;
@@ -196,10 +201,12 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
     whole = false;
   }
   if (!whole || (forward_only && p.rows < enough)) {
-    const std::int64_t least = smaller(s.classes, p.block);
-    p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, least, least); });
-    p.classes = largest(1, s.classes, [&](std::int64_t n) { return fits(p.rows, n, n); });
-    p.operand = p.classes;
+    const std::int64_t least = smaller(s.classes, p.block), parts = (s.classes - 1) / row_part + 1;
+    const auto classes_of = [&](std::int64_t n) { return n < parts ? n * row_part : s.classes; };
+    p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, classes_of(1), least); });
+    p.classes = classes_of(
+        largest(1, parts, [&](std::int64_t n) { return fits(p.rows, classes_of(n), classes_of(n)); }));
+    p.operand = largest(1, p.classes, [&](std::int64_t n) { return fits(p.rows, p.classes, n); });
   }
   // What is done with at once is better still in a cache.
   if (forward_only) p.rows = smaller(p.rows, enough);

@@ -36,10 +36,12 @@ class host_score {
         t_.tile_stride = stride;
         t_.make_products();
         t_.for_rows([&](std::int64_t i, std::int64_t) {
-          auto row = t_.held_row(i);
-          const std::int64_t z = t_.local_target(i);
-          t_.finish(i, row, z, -numeric<T>::infinity);
-          if (z >= 0) t_.tile_row(i)[z] = b_.record[i].target.logit;
+          row_record<T>& r = b_.record[i];
+          t_.for_parts(i, [&](auto& part) {
+            r.evidence.others.max =
+                larger(r.evidence.others.max, t_.finish(i, part, part.target, r.evidence.others.max));
+            if (part.target >= 0) part.row.data[part.target] = r.target.logit;
+          });
         });
       });
     });
@@ -76,18 +78,21 @@ class host_score {
 
   void gather_evidence(std::int64_t i) {
     row_record<T>& r = b_.record[i];
-    auto row = t_.held_row(i);
-    const T top = t_.finish(i, row, -1, r.evidence.others.max);
-    r.evidence.merge(evidence_of(group_type{}, row, top, t_.first_class, find_best_));
+    t_.for_parts(i, [&](auto& part) {
+      const T top = t_.finish(i, part, -1, r.evidence.others.max);
+      r.evidence.merge(evidence_of(group_type{}, part.row, top, t_.first_class + part.first, find_best_));
+    });
   }
 
   // Before the products of row i become logits. The sums by class are not in use: they serve as scratch.
   void gather_nearest(std::int64_t i, std::int64_t part) {
     row_record<T>& r = b_.record[i];
-    const nearest_class<T> found =
-        nearest_of(group_type{}, t_.held_row(i), b_.constants, r.half_norm, t_.first_class, t_.direct(i),
-                   b_.class_sum + part * t_.class_count);
-    if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+    t_.for_parts(i, [&](const auto& classes) {
+      const nearest_class<T> found = nearest_of(group_type{}, classes.row, classes.constants, r.half_norm,
+                                                t_.first_class + classes.first, t_.direct(i, classes),
+                                                b_.class_sum + part * t_.class_count);
+      if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+    });
   }
 
   // Whether the class with the largest logit is the nearest.

@@ -84,9 +84,9 @@ class host_tiles {
   // Row i of the tile, in its several forms; centred: as the products have it, row stride centred_stride().
   const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
   const T* centred(std::int64_t i) const {
-    return operands_.is_raw() ? features(i) : buffers.centred + i * shape.dims;
+    return in_place_ ? features(i) : buffers.centred + i * shape.dims;
   }
-  std::int64_t centred_stride() const { return operands_.is_raw() ? stride_ : shape.dims; }
+  std::int64_t centred_stride() const { return in_place_ ? stride_ : shape.dims; }
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
   row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
 
@@ -99,10 +99,12 @@ class host_tiles {
     return buffers.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
   }
 
-  // f() for each row tile, and f() for each class tile within one. all_count: no row will be left out.
+  // f() for each row tile, and f() for each class tile within one. all_count: no row will be left out. Where one is, the
+  // products take a copy of the rows, with the same values: what a row gets does not depend on the others.
   template <class F>
   void for_row_tiles(std::int64_t samples, bool all_count, F f) {
-    if (samples > 0) operands_.centre(all_count);
+    if (samples > 0) operands_.centre();
+    in_place_ = all_count && operands_.is_raw();
     for (first_row = 0; first_row < samples; first_row += plan.rows) {
       row_count = smaller(plan.rows, samples - first_row);
       f();
@@ -139,9 +141,10 @@ class host_tiles {
     const group_type group;
     buffers.target[i] = target;
     buffers.counts[i] = 1;
+    T* const copy = buffers.centred + i * shape.dims;
     const T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
-                                           : centre_row(group, shape.dims, features(i), buffers.offset,
-                                                        buffers.centred + i * shape.dims);
+                                           : centre_row(group, shape.dims, features(i), buffers.offset, copy);
+    if (operands_.is_raw() && !in_place_) std::copy_n(features(i), shape.dims, copy);
     r.half_norm = diagonal() ? T(0) : half_norm;
     if (target >= 0)
       r.target = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
@@ -184,23 +187,42 @@ class host_tiles {
             }
             for (std::int64_t r = 0; r < n; ++r)
               std::fill(out + r * tile_stride, out + r * tile_stride + m, T(0));
-            gemm<transposed::no, transposed::yes>(n, m, dims, T(1), centred(i), centred_stride(),
-                                                  operand + c * dims, dims, out, tile_stride,
-                                                  buffers.scratch[slot]);
+            ordered_gemm(n, m, dims, centred(i), centred_stride(), operand + c * dims, dims, out, tile_stride,
+                         buffers.scratch[slot]);
           });
     });
     find_bounds();
   }
 
-  // Logits of row i from its products, `target` left out (-1: none is); returns the largest.
-  T finish(std::int64_t i, row_type& row, std::int64_t target, T known_max) const {
-    return finish_logits(group_type{}, row, buffers.constants, buffers.record[i].half_norm, target, known_max,
-                         direct(i));
+  // What row functions take at once of row i: the classes of the tile from `first` on. What is decided or summed within a
+  // part does not depend on how classes are cut into tiles.
+  struct row_part {
+    std::int64_t first;
+    row_type row;
+    const class_constants<T>& constants;
+    std::int64_t target;  // as local_target, within the part
+  };
+  // f(part) for the parts of row i, in order.
+  template <class F>
+  void for_parts(std::int64_t i, F f) const {
+    const std::int64_t target = local_target(i);
+    for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
+      const std::int64_t count = smaller(plan.row_part, class_count - first);
+      const bool has_target = target >= first && target < first + count;
+      row_part part{first, group_type{}.hold(tile_row(i) + first, count), buffers.parts[first / plan.row_part],
+                    has_target ? target - first : -1};
+      f(part);
+    }
   }
-  // d_k of row i and class k of the tile, from the differences.
-  auto direct(std::int64_t i) const {
-    return [this, i](std::int64_t k) {
-      return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(first_class + k));
+  // Logits of a part of row i from its products, `target` left out (-1: none is); returns the largest.
+  T finish(std::int64_t i, row_part& part, std::int64_t target, T known_max) const {
+    return finish_logits(group_type{}, part.row, part.constants, buffers.record[i].half_norm, target,
+                         known_max, direct(i, part));
+  }
+  // d_k of row i and class k of the part, from the differences.
+  auto direct(std::int64_t i, const row_part& part) const {
+    return [this, i, first = first_class + part.first](std::int64_t k) {
+      return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(first + k));
     };
   }
 
@@ -261,9 +283,15 @@ class host_tiles {
 
  private:
   void find_bounds() {
-    class_constants<T>& c = buffers.constants;
-    c.max_scale = c.scale == nullptr ? T(1) : *std::max_element(c.scale, c.scale + class_count);
-    c.max_norm = *std::max_element(c.norm, c.norm + class_count);
+    for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
+      const std::int64_t count = smaller(plan.row_part, class_count - first);
+      class_constants<T> c = buffers.constants;
+      for (T** array : {&c.bias, &c.offset, &c.norm, &c.half_log_det}) *array += first;
+      if (c.scale != nullptr) c.scale += first;
+      c.max_scale = c.scale == nullptr ? T(1) : *std::max_element(c.scale, c.scale + count);
+      c.max_norm = *std::max_element(c.norm, c.norm + count);
+      buffers.parts[first / plan.row_part] = c;
+    }
   }
 
   // f(begin, count) for the parts of the class tile whose operands are at hand at once.
@@ -369,6 +397,7 @@ class host_tiles {
   }
 
   bool expects_zeros_ = false;
+  bool in_place_ = false;  // the products take features from where the caller has them
   host_operands<T, Threads> operands_;
 };
 
