@@ -272,6 +272,16 @@ TEST_CASE_TEMPLATE("of classes as near as rounding can tell, the nearest by the 
   check_nearest_again<T>(lgm::detail::packet_group<T>{});
 }
 
+TEST_CASE_TEMPLATE("a range of the target alone has no logit, however far its class is", T, float, double) {
+  T zero = 0, norm = 4096, product = 2000;
+  const lgm::class_constants<T> c{&zero, &zero, nullptr, &norm, &zero, T(1), norm};
+  const lgm::serial_group group;
+  auto held = group.hold(&product, std::int64_t(1));
+  const T none = -lgm::numeric<T>::infinity;
+  CHECK(lgm::finish_logits(group, held, c, T(0.5), 0, none, [](std::int64_t) { return T(1); }) == none);
+  CHECK(product == none);
+}
+
 TEST_CASE("logits near the largest are computed again where the product cancels") {
   // Means 100 apart in each of 256 dimensions: d_k from the product alone is off by whole units.
   recipe far;
