@@ -90,6 +90,13 @@ TEST_CASE("sizes around the tile and the blocks, and arrays that are left out") 
         moments_memory<double> all(s.shape);
         REQUIRE(accumulate(c, s, 0, s.samples(), all.get(without::nothing)) == status::success);
         check_promised(all, exact);
+        moments_memory<double> merged(s.shape), rest(s.shape);
+        const std::size_t half = s.samples() / 2;
+        REQUIRE(accumulate(c, s, 0, half, merged.get(without::nothing)) == status::success);
+        REQUIRE(accumulate(c, s, half, s.samples() - half, rest.get(without::nothing)) == status::success);
+        REQUIRE(lgm::merge_moments(c, s.shape, rest.get(without::nothing), merged.get(without::nothing)) ==
+                status::success);
+        check_promised(merged, exact);
         moments_memory<double> counts(s.shape);
         REQUIRE(accumulate(c, s, 0, s.samples(),
                            counts.get(without::no_mean | without::no_m2 | without::no_scatter |

@@ -136,6 +136,26 @@ TEST_CASE_TEMPLATE("rows that are split among groups", Kind, split_tf32, brain, 
   check_both_ways_as<Kind>(context_for<Kind>(), p, expected);
 }
 
+// Features that are not centred leave a constant in each class's products, which its range of the row's classes has to find.
+TEST_CASE_TEMPLATE("the nearest class of split rows, far from zero", Kind, brain, support::half, fast_half) {
+  CAPTURE(name_of<Kind>());
+  using F = typename Kind::feature;
+  recipe far;
+  far.offset = 8;
+  for (const auto covariance : {lgm::covariance::identity, lgm::covariance::spherical}) {
+    CAPTURE(name_of(covariance));
+    const auto p = rounded_to<Kind>(make_problem<float>(88, make_shape(2, 9001, 3, covariance),
+                                                        margin_options<float>(lgm::reduction::mean), far));
+    const std::vector<F> features(p.features.begin(), p.features.end());
+    const auto c = context_for<Kind>();
+    scratch memory(lgm::workspace_size<F>(c, p.shape));
+    score_outputs<float> scores(p.shape);
+    REQUIRE(lgm::score(c, p.shape, p.mixture(), features.data(), scores.result(), memory.get()) ==
+            status::success);
+    check_scores(p, scores, model_of<Kind>(covariance));
+  }
+}
+
 TEST_CASE_TEMPLATE("groups of lanes, in any order", Kind, tf32, split_tf32, brain, support::half) {
   CAPTURE(name_of<Kind>());
   for (const auto& sizes : {sizes3{7, 9, 5}, sizes3{3, 6, 1500}})

@@ -113,6 +113,17 @@ TEST_CASE("ties go to the lowest class, in whatever range and tile it is") {
       CHECK(out.correct[0] == 1);
       check_all(p, out);
     }
+    // The largest target alone is tied, then the largest logit alone: the other class of the two would answer otherwise.
+    const auto correct = [&](double target_of_low, double distance_of_high) {
+      auto q = p;
+      q.targets[low] = target_of_low;
+      q.mean[high * 2] += distance_of_high;
+      outputs<double> out(q);
+      REQUIRE(forward_backward(c, q, out) == status::success);
+      return out.correct[0];
+    };
+    CHECK(correct(0.5, 1.0) == 1);
+    CHECK(correct(0.0, 0.0) == 0);
     score_outputs<double> scores(p.shape);
     REQUIRE(score(c, p, scores.result()) == status::success);
     CHECK(scores.predicted[0] == static_cast<std::int64_t>(low));

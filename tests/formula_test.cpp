@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/formula.hpp>
+#include <limits>
 #include <vector>
 
 // The scalar equations against long double, at the ends of their ranges: where a naive formula cancels or
@@ -117,6 +118,14 @@ TEST_CASE("log densities integrate to one") {
     sum += std::exp(lgm::log_density(distance, lgm::half_log_det(log_variance), 1)) * step;
   }
   CHECK(sum == doctest::Approx(1).epsilon(1e-9));
+}
+
+TEST_CASE_TEMPLATE("a likelihood without weight may overflow, and one with a weight counts", T, float,
+                   double) {
+  for (const T likelihood : {lgm::numeric<T>::infinity, std::numeric_limits<T>::quiet_NaN(), T(3)})
+    CHECK(lgm::total_loss(T(2), T(0), likelihood) == T(2));
+  CHECK(lgm::total_loss(T(2), T(0.5), T(3)) == T(3.5));
+  CHECK(lgm::total_loss(T(2), T(0.5), lgm::numeric<T>::infinity) == lgm::numeric<T>::infinity);
 }
 
 TEST_CASE_TEMPLATE("the margin is the target's alone", T, float, double) {

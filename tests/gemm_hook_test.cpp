@@ -139,6 +139,30 @@ TEST_CASE_TEMPLATE("a CBLAS gives what Eigen gives", T, float, double) {
   CHECK(unexpected == 0);
 }
 
+TEST_CASE_TEMPLATE("gradients that accumulate are added to, whoever multiplies", T, float, double) {
+  for (const auto covariance : {lgm::covariance::identity, lgm::covariance::spherical})
+    for (const std::size_t tile_bytes : {std::size_t{64} << 20, std::size_t{1} << 15}) {
+      CAPTURE(name_of(covariance));
+      CAPTURE(tile_bytes);
+      const auto p =
+          make_problem<T>(10, make_shape(37, 45, 19, covariance), margin_options<T>(lgm::reduction::mean));
+      lgm::host_context plain = context_of(2, tile_bytes), hooked = plain;
+      hooked.gemm = lgm::cblas_gemm<naive_sgemm, naive_dgemm>();
+      outputs<T> eigen(p), mine(p);
+      for (auto [context, out] : {std::pair(plain, &eigen), std::pair(hooked, &mine)}) {
+        for (auto* buffer : {&out->mean, &out->log_variance, &out->log_prior})
+          for (std::size_t n = 0; n < buffer->size(); ++n) buffer->data()[n] = T(1) + T(n % 3);
+        lgm::gradients<T, T> gradient = out->gradients();
+        gradient.accumulate = true;
+        CHECK(forward_backward(context, p, out->result(), gradient) == lgm::status::success);
+      }
+      mine.check_intact();
+      mine.each_gradient(eigen, [](const std::string& name, const auto& a, const auto& b) {
+        check_near<T>(a, b, name.c_str());
+      });
+    }
+}
+
 TEST_CASE_TEMPLATE("a CBLAS whitens as Eigen does", T, float, double) {
   constexpr std::int64_t dims = 70, samples = 20;
   constexpr std::size_t d = dims;

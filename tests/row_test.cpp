@@ -239,6 +239,49 @@ TEST_CASE_TEMPLATE("of equally good classes the lowest is the best, whatever the
   } while (std::next_permutation(std::begin(order), std::end(order)));
 }
 
+namespace {
+
+// Distances that rounding has put in the wrong order: all that may be the least are computed again.
+template <class T, class Group>
+void check_nearest_again(const Group& group) {
+  const std::int64_t n = 21, least = 4, nearest = 18, far = 11;
+  const auto slot = [](std::int64_t k) { return size_of(k); };
+  // Of 2 |mu'_k|^2 / Lambda_k = 4096 a distance of 8.5 keeps steps of 2^-13 in float.
+  const T step = T(4096) * lgm::numeric<T>::epsilon;
+  std::vector<T> zero(size_of(n), T(0)), norm(size_of(n), T(4096)), products(size_of(n), T(2000));
+  std::vector<T> distances(size_of(n)), direct(size_of(n), T(48));
+  products[slot(least)] = T(2040);
+  products[slot(nearest)] = T(2040) - step;
+  products[slot(far)] = T(2039);
+  direct[slot(least)] = T(8.75);
+  direct[slot(nearest)] = T(8.25);
+  direct[slot(far)] = T(1);  // nobody asks: the product is not that far off
+  const lgm::class_constants<T> c{zero.data(), zero.data(), nullptr, norm.data(), zero.data(), T(1), T(4096)};
+  const auto held = group.hold(products.data(), n);
+  const auto found = lgm::nearest_of(
+      group, held, c, T(0.5), 100, [&](std::int64_t k) { return direct[slot(k)]; }, distances.data());
+  CHECK(found.index == 100 + nearest);
+  CHECK(found.distance == T(8.25));
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("of classes as near as rounding can tell, the nearest by the differences", T, float,
+                   double) {
+  check_nearest_again<T>(lgm::serial_group{});
+  check_nearest_again<T>(lgm::detail::packet_group<T>{});
+}
+
+TEST_CASE_TEMPLATE("a range of the target alone has no logit, however far its class is", T, float, double) {
+  T zero = 0, norm = 4096, product = 2000;
+  const lgm::class_constants<T> c{&zero, &zero, nullptr, &norm, &zero, T(1), norm};
+  const lgm::serial_group group;
+  auto held = group.hold(&product, std::int64_t(1));
+  const T none = -lgm::numeric<T>::infinity;
+  CHECK(lgm::finish_logits(group, held, c, T(0.5), 0, none, [](std::int64_t) { return T(1); }) == none);
+  CHECK(product == none);
+}
+
 TEST_CASE("logits near the largest are computed again where the product cancels") {
   // Means 100 apart in each of 256 dimensions: d_k from the product alone is off by whole units.
   recipe far;

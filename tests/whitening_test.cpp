@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <lgm/whitening.hpp>
 #include <limits>
 #include <string>
 #include <vector>
@@ -309,6 +310,43 @@ TEST_CASE_TEMPLATE("whitened rows, in tiles and with strides", T, float, double)
         CHECK(out.intact());
         CHECK(plain.intact());
       }
+}
+
+TEST_CASE_TEMPLATE("one row in a kernel of one's own, under one thread and under lanes", T, float, double) {
+  for (const std::int64_t dims : {1L, 7L, 33L})
+    for (const bool centred : {false, true}) {
+      CAPTURE(dims);
+      CAPTURE(centred);
+      generator random(8);
+      const std::size_t d = size_of(dims);
+      // What is above the diagonal is not read.
+      std::vector<T> map(d * d, std::numeric_limits<T>::quiet_NaN()), x(d), offset(d);
+      for (std::size_t i = 0; i < d; ++i) {
+        for (std::size_t j = 0; j <= i; ++j) map[i * d + j] = static_cast<T>(random.normal());
+        x[i] = static_cast<T>(3 + random.normal());
+        offset[i] = static_cast<T>(3 + random.normal());
+      }
+      std::vector<real> expected(d), bound(d);
+      for (std::size_t i = 0; i < d; ++i)
+        for (std::size_t j = 0; j <= i; ++j) {
+          const real term = static_cast<real>(map[i * d + j]) *
+                            (static_cast<real>(x[j]) - (centred ? static_cast<real>(offset[j]) : 0));
+          expected[i] += term;
+          bound[i] += growth<T>(d) * std::fabs(term);
+        }
+      const auto check = [&](const char* name, const auto& team) {
+        guarded<T> y(dims);
+        team.run([&](const auto& group, int) {
+          lgm::whiten_row(group, dims, static_cast<const T*>(map.data()),
+                          centred ? static_cast<const T*>(offset.data()) : nullptr,
+                          static_cast<const T*>(x.data()), y.data());
+        });
+        CHECK(y.intact());
+        check_within(name, y, expected, bound);
+      };
+      check("one thread", one_lane<lgm::serial_group>{});
+      check("lanes", emulated_group{5, lane_order::shuffled});
+    }
 }
 
 TEST_CASE_TEMPLATE("densities of whitened features are those of the features", T, float, double) {
