@@ -40,7 +40,7 @@ All install the Debian or Ubuntu packages that are missing, or print the command
 demo hands its options to the trainer: --epochs N, --data DIR, ... (demo --help lists them); pictures and tables go
 to --out DIR, build/demo unless said. example puts Python packages into build/python, which the examples share, and
 hands its arguments to examples/NAME/check. test skips what this machine has no tool for and says so;
-LGM_REQUIRE_CUDA=1, LGM_REQUIRE_EIGEN5=1, LGM_REQUIRE_CLANG_TOOLS=1 and LGM_REQUIRE_CAFFE=1 make a failure of that.
+LGM_REQUIRE_CUDA=1, LGM_REQUIRE_EIGEN5=1 and LGM_REQUIRE_CLANG_TOOLS=1 make a failure of that.
 EOF
 }
 
@@ -180,6 +180,7 @@ chain_fuzz() { test_preset fuzz; }
 chain_cuda() { stage cuda check_cuda; }
 chain_tsan() { stage tsan check_tsan; }
 chain_eigen5() { stage eigen5 check_eigen5; }
+chain_processors() { stage processors check_processors; }
 chain_regress() { stage regress check_regress; }
 # One after another: they share an environment. The README's own command, and one that fails says nothing of the next.
 chain_examples() {
@@ -195,7 +196,7 @@ run_tests() {
   cd "$root"
   rm -rf build/ci
   mkdir -p build/ci
-  export LGM_TEST_REQUIRES_NUMPY=1
+  export LGM_TEST_REQUIRES_NUMPY=1 LGM_OTHER_PROCESSORS='sapphirerapids icelake-server znver3 haswell x86-64'
 
   # Two chains at a time, with half of the processors each: every stage ends with a file that takes long and leaves
   # processors idle, where there is nothing else to do. The longest first.
@@ -205,7 +206,7 @@ run_tests() {
   # A process group for each, so that an interrupt ends all that a chain has started.
   set -m
   trap 'for chain in $(jobs -p); do kill -- "-$chain"; done 2>/dev/null; exit 130' INT TERM
-  for chain in asan gcc examples tidy cuda fuzz tsan eigen5 regress; do
+  for chain in asan gcc examples tidy cuda fuzz processors tsan eigen5 regress; do
     while (($(jobs -rp | wc -l) >= lanes)); do wait -n || true; done
     "chain_$chain" &
   done
@@ -213,7 +214,7 @@ run_tests() {
 
   local name result seconds failures=0
   printf '\n%-14s %-7s %8s\n' stage result min:s
-  for name in format {gcc,asan,fuzz}-{build,test} tidy tsan cuda eigen5 "${framework_examples[@]}" dlpack regress docs; do
+  for name in format {gcc,asan,fuzz}-{build,test} tidy tsan cuda processors eigen5 "${framework_examples[@]}" dlpack regress docs; do
     # Tests whose build failed are not run, and what is not run has not passed.
     result='not run' seconds=0
     if [[ -f build/ci/$name.result ]]; then read -r result seconds <"build/ci/$name.result"; fi

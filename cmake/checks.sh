@@ -32,7 +32,7 @@ missing() {
 }
 
 check_format() {
-  local tool folder folders=() options
+  local tool options
   # Where git is, and this is its work tree; names that a command would take for its options.
   if options=$(git ls-files 2>/dev/null | grep -E '(^|/)-'); then
     echo "failed: tracked names begin with '-': $options"
@@ -42,10 +42,7 @@ check_format() {
     missing LGM_REQUIRE_CLANG_TOOLS "there is no clang-format $clang_tools_version here"
     return
   fi
-  for folder in include tests examples bench; do
-    if [[ -d $folder ]]; then folders+=("$folder"); fi
-  done
-  find "${folders[@]}" -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
+  find include tests examples bench -type f \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
     xargs -0 -n 8 -P "$jobs" "$tool" --dry-run --Werror
 }
 
@@ -64,6 +61,13 @@ check_tidy() {
   done
   printf '%s\n' "${sources[@]}"
   printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P "$jobs" "$tool" --quiet -p build/clang
+}
+
+# A file of each kind; each example in a framework does the same with its own (LGM_OTHER_PROCESSORS).
+check_processors() {
+  local eigen=/usr/include/eigen3
+  cmake/other-processors g++ -isystem "$eigen" -- -std=c++17 -Wall -Wextra -Wconversion -Werror -I include -I bench \
+    -I examples/trainer -isystem "$eigen" tests/two_units_test/serial_unit.cpp bench/forward.cpp examples/trainer/heads.cpp
 }
 
 build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; }

@@ -4,10 +4,11 @@
 LGM_INCLUDE    lgm's include folder; without it ../../include, that of the repository this folder is part of
 EIGEN_INCLUDE  Eigen's; without it /usr/include/eigen3
 LGM_CUDA       1 or 0: with or without the operators for CUDA; without it as torch.cuda.is_available() says
-LGM_CXXFLAGS   what the compiler optimises for; without it this machine
+LGM_CXXFLAGS   what the compiler optimises for; without it this machine: cmake/native-flags of lgm's repository says how
 """
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import torch
@@ -31,9 +32,15 @@ cuda = os.environ.get("LGM_CUDA") or str(int(torch.cuda.is_available()))
 if cuda == "1" and not (torch.version.cuda and CUDA_HOME):
     raise SystemExit("CUDA is asked for: it needs a PyTorch that is built for it, and nvcc")
 
-# -mtune=generic: g++ 12's choices for AMD's Zen slow Eigen's products down. OpenMP's threads are those of ATen.
-optimised = shlex.split(os.environ.get("LGM_CXXFLAGS", "-march=native -mtune=generic"))
-flags = ["-O3", "-DNDEBUG", *optimised, "-fopenmp", "-fvisibility=hidden"]
+optimised = os.environ.get("LGM_CXXFLAGS")
+native_flags = Path(lgm).parent / "cmake" / "native-flags"
+if optimised is None and native_flags.is_file():
+    command = [native_flags, *shlex.split(os.environ.get("CXX", "g++")), "-isystem", eigen]
+    optimised = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+elif optimised is None:
+    optimised = "-march=native"
+# OpenMP's threads are those of ATen.
+flags = ["-O3", "-DNDEBUG", *shlex.split(optimised), "-fopenmp", "-fvisibility=hidden"]
 # Without others' warnings: -isystem, and what g++ 12 says of its own AVX-512 header.
 flags += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 flags += [f"-isystem{path}" for path in (eigen, *include_paths("cuda" if cuda == "1" else "cpu"))]
