@@ -5,7 +5,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 data_package=dataset-fashion-mnist
-demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libcli11-dev libfmt-dev
+demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libzip-dev libcli11-dev libfmt-dev
                nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
 test_packages=("${demo_packages[@]}" clang clang-format clang-tidy llvm libclang-rt-dev libomp-dev doxygen
                libbenchmark-dev libopenblas-dev python3-numpy python3-pip valgrind)

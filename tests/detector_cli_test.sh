@@ -13,10 +13,10 @@ does() {
   [ -s stderr ] && fail "$*: wrote to stderr: $(cat stderr)"
 }
 
-# npy FILE SHAPE: the same as a .npy file, with the shape as Python writes it.
+# npy FILE SHAPE [DESCR]: the same as a .npy file, with the shape and the type as Python writes them.
 npy() {
   local header
-  printf -v header "%-117s\n" "{'descr': '|u1', 'fortran_order': False, 'shape': $2, }"
+  printf -v header "%-117s\n" "{'descr': '${3-|u1}', 'fortran_order': False, 'shape': $2, }"
   {
     bytes 147 78 85 77 80 89 1 0 $((${#header} & 255)) $((${#header} >> 8))
     printf '%s' "$header"
@@ -205,10 +205,154 @@ verdicts gaussians many.npy
 [ "$(wc -l <stdout)" = 3 ] || fail "apply | head: $(cat stdout)"
 grep -q 'standard output: cannot be written' stderr || fail "apply | head: $(cat stderr)"
 
+# ---- files ----
+
+# Standard input, as it is and gzipped.
+verdicts gaussians test.npy
+cp verdicts expected
+for reader in cat 'gzip -c'; do
+  $reader <test.npy | "$program" apply --model gaussians --input - >verdicts 2>stderr || fail "--input -: $(cat stderr)"
+  diff expected verdicts || fail "--input -, $reader: other verdicts"
+done
+"$program" apply --model gaussians --input - </dev/null >stdout 2>stderr && fail "accepted nothing"
+grep -q 'standard input: is empty' stderr || fail "--input -: $(cat stderr)"
+
+# --out: a link's target is written, a pipe and a device are written into, and only a regular file is replaced.
+gaussians=(calibrate --train train.npy --train-labels train-labels.npy --data test.npy --fpr 0.1)
+mkdir elsewhere
+ln -s elsewhere/target link
+for ((i = 0; i < 2; ++i)); do
+  does "${gaussians[@]}" --out link
+  [ -h link ] || fail "--out replaced a link"
+  cmp gaussians elsewhere/target || fail "--out: another model at the end of a link"
+done
+mkfifo out-pipe
+cat out-pipe >from-pipe &
+does "${gaussians[@]}" --out out-pipe
+wait $!
+[ -p out-pipe ] || fail "--out replaced a pipe"
+cmp gaussians from-pipe || fail "--out: another model out of a pipe"
+ln -s /dev/full full
+rejects 'full: No space left' "${gaussians[@]}" --out full
+[ -h full ] || fail "--out replaced a link to a device"
+ln gaussians other-name
+does "${gaussians[@]}" --out gaussians
+[ gaussians -ef other-name ] && fail "--out wrote into a file that was there"
+
+# What lies in the place of a model or of data.
+not_files
+for each in pointer:'is a Git LFS pointer' page:'is a web page' empty:'is empty'; do
+  file=${each%%:*} words=${each#*:}
+  rejects "$file: $words" apply --model "$file" --input test.npy
+  rejects "$file: $words" apply --model gaussians --input "$file"
+  rejects "$file: $words" calibrate --model "$file" --data set --out x
+  rejects "$file: $words" calibrate --model models/lgm-seed-0.safetensors --data "$file" --out x
+  rejects "$file: $words" calibrate --train train.npy --train-labels "$file" --data test.npy --out x
+  rejects "$file: $words" evaluate --data set --outside x="$file"
+done
+{ cat other.gz && printf x; } >trailing.gz
+rejects 'trailing.gz: trailing bytes after its gzip data' evaluate --data set --outside x=trailing.gz
+
+# Models that are not what they seem.
+cp gaussians broken
+bytes 0 0 192 127 | dd of=broken bs=1 conv=notrunc status=none seek=$(($(stat -c %s broken) - 4))
+rejects "broken: tensor 'head.mean' holds values that are not finite" apply --model broken --input test.npy
+sed 's/lgm-detector/lgm-detectxr/' gaussians >broken
+rejects "broken: has format 'lgm-detectxr', not lgm-trainer or lgm-detector" apply --model broken --input test.npy
+sed 's/"version":"1"/"version":"2"/' gaussians >broken
+rejects "broken: has version '2' of lgm-detector" apply --model broken --input test.npy
+rejects "broken: has version '2' of lgm-detector" calibrate --model broken --data test.npy --out x
+mkdir other-version
+sed 's/"version":"1"/"version":"2"/' models/lgm-seed-0.safetensors >other-version/lgm-seed-0.safetensors
+rejects "has version '2' of lgm-trainer" evaluate --data set --models other-version
+
+# What version 0.1 saved.
+old=$tests/golden/saved-0.1
+for model in lgm softmax features; do
+  input=$old/images/t10k-images-idx3-ubyte
+  [ $model = features ] && input=$old/features.npy
+  verdicts "$old/deployed/$model.safetensors" "$input"
+  paste "$old/deployed/$model.tsv" verdicts | awk -F '\t' '
+    function far(a, b) { return (a - b) ^ 2 > 1e-8 * (1 + a ^ 2) }
+    NR > 1 && ($1 != $6 || $2 != $7 || far($3, $8) || far($4, $9) || $5 != $10) { print; bad = 1 }
+    NR == 1 && ($4 != $9) { bad = 1 }
+    END { exit bad || NR < 20 }' || fail "saved by 0.1, $model: other verdicts"
+done
+mkdir old-models
+cp "$old"/models/* old-models
+does evaluate --data "$old/images" --models old-models --out loaded --attacks none
+does calibrate --model "$old/models/lgm-seed-0.safetensors" --data "$old/images" --train "$old/images" \
+  --score mahalanobis --out x
+
+# ---- rows that are far out, odd, or all the same in a column ----
+
+# pairs COUNT ODD: rows of two floats: one that tells three classes apart, and 1; in row 4 ODD, the bytes of another float.
+pairs() {
+  local i j
+  for ((i = 0; i < $1; ++i)); do
+    bytes 0 $((i * 53 % 97)) $((i * 37 % 120)) $((65 + i % 3))
+    if ((i == 4)); then
+      # shellcheck disable=SC2086
+      bytes $2
+    else
+      bytes 0 0 128 63
+    fi
+  done
+}
+one='0 0 128 63' nan='0 0 192 127' more='0 0 160 64' huge='236 120 173 224'
+pairs 90 "$one" | npy same.npy '(90, 2)' '<f4'
+pairs 60 "$more" | npy differs.npy '(60, 2)' '<f4'
+pairs 60 "$nan" | npy odd.npy '(60, 2)' '<f4'
+pairs 60 "$huge" | npy far.npy '(60, 2)' '<f4'
+labels 90 | npy same-labels.npy '(90,)'
+labels 60 | npy odd-labels.npy '(60,)'
+flat=(--train same.npy --train-labels same-labels.npy)
+
+# A feature that is constant in training is named, and a row that differs gets a density that is one.
+"$program" calibrate "${flat[@]}" --data same.npy --fpr 0.1 --out flat >stdout 2>stderr || fail "flat: $(cat stderr)"
+grep -q 'same.npy: constant, or all but constant, in these rows: feature 1;' stderr || fail "flat: $(cat stderr)"
+verdicts flat differs.npy
+awk -F '\t' 'NR > 1 && !($4 > -1e6) { exit 1 }' verdicts || fail "a constant feature: $(sed -n 6p verdicts)"
+[ "$(sed -n 6p verdicts | cut -f 5)" = reject ] || fail "a constant feature: $(sed -n 6p verdicts)"
+low=$(sed -n 6p verdicts | cut -f 4)
+"$program" calibrate "${flat[@]}" --data same.npy --variance-floor 0.1 --out flat >stdout 2>stderr || fail "floor: $(cat stderr)"
+verdicts flat differs.npy
+awk -F '\t' -v low="$low" 'NR == 6 && !($4 > low + 100) { exit 1 }' verdicts || fail "--variance-floor changes nothing"
+rejects '--variance-floor is too small' calibrate "${flat[@]}" --data same.npy --variance-floor 0 --out x
+
+# A finite row beyond a float's squares: no density, the nearest class, no NaN.
+verdicts flat far.npy
+grep -q nan verdicts && fail "NaN of a finite row: $(grep nan verdicts)"
+[ "$(sed -n 6p verdicts | cut -f 1,2,4,5)" = "4	1	-inf	reject" ] || fail "far: $(sed -n 6p verdicts)"
+
+# A row that is not finite is named, and refused or left out; then every column of measures has its numbers.
+rejects 'odd.npy: row 4 is not finite; --not-finite skip leaves such rows out' calibrate --train odd.npy \
+  --train-labels odd-labels.npy --data same.npy --out x
+for sets in '--test odd.npy --test-labels odd-labels.npy --outside o=far.npy' '--test same.npy --outside o=odd.npy'; do
+  # shellcheck disable=SC2086
+  "$program" features "${flat[@]}" $sets --out odd-out >stdout 2>stderr && fail "accepted a row of NaN: $sets"
+  grep -q 'odd.npy: row 4 is not finite; --not-finite skip leaves such rows out' stderr || fail "$sets: $(cat stderr)"
+  # shellcheck disable=SC2086
+  "$program" features "${flat[@]}" $sets --out odd-out --not-finite skip >stdout 2>stderr || fail "$sets: $(cat stderr)"
+  grep -q 'odd.npy: left out 1 of 60 rows, which is not finite: 4$' stderr || fail "$sets: $(cat stderr)"
+  sed -n '/"scores"/,$p' odd-out/results.json | grep '"mean"' | grep -q null && fail "$sets: no measures"
+done
+does calibrate --model flat --data same.npy --out flat
+verdicts flat odd.npy
+[ "$(sed -n 6p verdicts | cut -f 3-5)" = "nan	nan	reject" ] || fail "a row of NaN: $(sed -n 6p verdicts)"
+rejects 'odd.npy: row 4 is not finite' calibrate --model flat --data odd.npy --out x
+"$program" calibrate --model flat --data odd.npy --not-finite skip --out flat >stdout 2>stderr || fail "skip: $(cat stderr)"
+grep -q 'of 59 held-out rows' stdout || fail "skip: $(cat stdout)"
+head -c 128 odd.npy | sed 's/(60, 2)/(1, 2) /' >only.npy
+bytes 0 0 192 127 0 0 192 127 >>only.npy
+rejects 'only.npy: no row is finite' calibrate --model flat --data only.npy --not-finite skip --out x
+
 rejects 'has no threshold' apply --model models/lgm-seed-0.safetensors --input test.npy
 rejects 'needs --train' calibrate --model models/lgm-seed-0.safetensors --data set --score mahalanobis --out x
 rejects 'msp: not a score of this model' calibrate --model models/lgm-seed-0.safetensors --data set --score msp --out x
 rejects '--score' calibrate --model models/lgm-seed-0.safetensors --data set --score best --out x
+for command in evaluate features calibrate apply sweep; do rejects_odd_numbers $command; done
+rejects '--epsilon' evaluate --data set --epsilon 4,nan
 rejects '--fpr' calibrate --model models/lgm-seed-0.safetensors --data set --fpr 2 --out x
 rejects '--model, --train' calibrate --data set --out x
 rejects 'train.npy: a file of training data needs --train-labels' calibrate --train train.npy --data test.npy --out x

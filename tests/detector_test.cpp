@@ -19,6 +19,7 @@
 
 #include "detector/calibrate.hpp"
 #include "detector/deployed_model.hpp"
+#include "detector/finite_rows.hpp"
 #include "detector/scores.hpp"
 #include "support/files.hpp"
 
@@ -77,11 +78,13 @@ detector::feature_gaussians estimate(const samples& from) {
 struct plain_gaussians {
   matrix mean, variance, covariance;
   std::vector<double> share;
+  double overall = 0;  // variance over all classes, on average over the features
 };
 plain_gaussians plain_estimate(const samples& from) {
   const std::int64_t dims = from.features.cols();
   const matrix x = from.features.cast<double>();
-  plain_gaussians result{matrix::Zero(3, dims), matrix::Zero(3, dims), matrix::Zero(dims, dims), {}};
+  plain_gaussians result{matrix::Zero(3, dims), matrix::Zero(3, dims), matrix::Zero(dims, dims), {}, 0};
+  result.overall = (x.rowwise() - x.colwise().mean()).cwiseAbs2().mean();
   std::vector<double> count(3);
   for (std::size_t i = 0; i < from.labels.size(); ++i) {
     count[static_cast<std::size_t>(from.labels[i])] += 1;
@@ -115,6 +118,7 @@ void check_close(double value, double expected, double tolerance = 1e-4) {
 // A network 4-5-6 with a head on it, as a file of the trainer has it.
 trainer::model_file small_file(const std::string& head) {
   trainer::model_file file;
+  file.metadata = {{"format", "lgm-trainer"}, {"version", "1"}};
   const auto put = [&](const std::string& name, const std::vector<std::int64_t>& shape, std::uint64_t seed) {
     std::int64_t size = 1;
     for (const std::int64_t each : shape) size *= each;
@@ -241,7 +245,9 @@ TEST_CASE("scores of Gaussians estimated from training features") {
   CHECK(on_gaussians.names().back() == "mahalanobis");
   const detector::row_scores got = on_softmax(features), other = on_gaussians(features);
 
-  const Eigen::LLT<matrix> factor(plain.covariance);
+  const double floor = detector::default_variance_floor * plain.overall;
+  REQUIRE(plain.variance.minCoeff() > floor);
+  const Eigen::LLT<matrix> factor(plain.covariance + floor * matrix::Identity(dims, dims));
   for (std::int64_t i = 0; i < features.rows(); ++i) {
     const auto at = static_cast<std::size_t>(i);
     double nearest = std::numeric_limits<double>::infinity();
@@ -266,13 +272,111 @@ TEST_CASE("training features that Gaussians cannot be estimated from") {
   train = correlated_samples(300, 4, 5);
   train.features.setOnes();
   CHECK(contains(error_of([&] { estimate(train); }), "no covariance"));
-  // One feature that does not vary is no reason to give up.
-  train = correlated_samples(300, 4, 5);
-  train.features.col(2).setConstant(3);
-  detector::scorer scores(detector::linear_head{random_matrix(3, 4, 1, 1), random_vector(3, 1, 2)},
-                          estimate(train), 1);
-  for (const std::vector<double>& column : scores(train.features).columns) {
+  CHECK(contains(error_of([&] { estimate(train); }), "they are all the same"));
+}
+
+TEST_CASE("variances have a floor, and features that are constant are named") {
+  samples train = correlated_samples(300, 5, 5);
+  train.features.col(2).setConstant(0.1f);
+  train.features.col(4) = 3 + 1e-6f * train.features.col(4).array();  // all but constant
+  const double overall = plain_estimate(train).overall;
+  for (const double floor : {1e-6, 1e-3}) {
+    CAPTURE(floor);
+    detector::gaussian_estimator estimator(3, 5, 1, floor);
+    estimator.add(train.features, train.labels.data());
+    const detector::feature_gaussians gaussians = estimator.finish();
+    CHECK(estimator.flat_features() == std::vector<std::int64_t>{2, 4});
+    double least = 1;
+    for (std::int64_t k = 0; k < 3; ++k) {
+      for (const std::int64_t j : {2, 4})
+        check_close(std::exp(static_cast<double>(gaussians.by_class.log_variance[k * 5 + j])),
+                    floor * overall, 1e-6);
+      for (const std::int64_t j : {0, 1, 3})
+        least = std::min(least, static_cast<double>(gaussians.by_class.log_variance[k * 5 + j]));
+    }
+    CHECK(least > std::log(floor * overall));
+    detector::scorer scores(detector::linear_head{random_matrix(3, 5, 1, 1), random_vector(3, 1, 2)},
+                            gaussians, 1);
+    // A row that differs where the training rows do not is unlikely, by as much as the floor says.
+    row_matrix<float> rows = train.features.topRows(2);
+    rows.row(1) = rows.row(0);
+    rows(1, 2) += 0.05f;
+    const detector::row_scores got = scores(rows);
+    const double expected = -0.5 * 0.05 * 0.05 / (floor * overall);
+    const std::size_t density = scores.index_of("gaussian_density"),
+                      distance = scores.index_of("mahalanobis");
+    check_close(got.columns[density][1] - got.columns[density][0], expected, 1e-3);
+    check_close(got.columns[distance][1] - got.columns[distance][0], 2 * expected, 1e-3);
+  }
+  // Not a feature that is constant within each class only.
+  train = correlated_samples(300, 5, 5);
+  for (std::int64_t i = 0; i < 300; ++i)
+    train.features(i, 1) = static_cast<float>(train.labels[static_cast<std::size_t>(i)]);
+  detector::gaussian_estimator estimator(3, 5, 1);
+  estimator.add(train.features, train.labels.data());
+  detector::scorer scores(estimator.finish().by_class, std::nullopt, 1);
+  CHECK(estimator.flat_features().empty());
+  for (const std::vector<double>& column : scores(train.features).columns)
     CHECK(std::all_of(column.begin(), column.end(), [](double v) { return std::isfinite(v); }));
+  // Without a floor a constant feature leaves no covariance.
+  train.features.col(1).setConstant(2);
+  detector::gaussian_estimator none(3, 5, 1, 0);
+  none.add(train.features, train.labels.data());
+  CHECK(contains(error_of([&] { none.finish(); }), "--variance-floor is too small"));
+}
+
+TEST_CASE("finite rows that are beyond a float's squares: no density, the nearest class, never NaN") {
+  constexpr std::int64_t dims = 4, classes = 3;
+  const float infinity = std::numeric_limits<float>::infinity();
+  row_matrix<float> mean(classes, dims);
+  mean << 1, 0, 0, 0, 0, 1, 0, 0, -1, -1, 0, 0;
+  row_matrix<float> rows(8, dims);
+  rows << 1e20f, 0, 0, 0, 0, 1e25f, 0, 0, -2e30f, -1e30f, 0, 0, 3e38f, 1e38f, 0, 0,  //
+      -3e38f, -3e38f, 3e38f, 3e38f, 1e19f, 5e18f, 0, 0, 3e38f, 3e38f, 3e38f, 3e38f, 0.5f, 0, 0, 0;
+  const std::vector<std::int64_t> nearest{0, 1, 2, 0, 2, 0, -1, 0};  // -1: two are equally near
+  for (const lgm::covariance form :
+       {lgm::covariance::identity, lgm::covariance::spherical, lgm::covariance::diagonal}) {
+    CAPTURE(static_cast<int>(form));
+    detector::gaussian_head head;
+    head.covariance = form;
+    head.mean = mean;
+    if (form == lgm::covariance::spherical)
+      head.log_variance = trainer::vector<float>::Constant(classes, 0.3f);
+    if (form == lgm::covariance::diagonal)
+      head.log_variance = trainer::vector<float>::Constant(classes * dims, -0.3f);
+    detector::scorer scores(head, std::nullopt, 1);
+    const detector::row_scores got = scores(rows);
+    for (std::size_t i = 0; i < 8; ++i) {
+      CAPTURE(i);
+      if (nearest[i] >= 0) CHECK(got.predicted[i] == nearest[i]);
+      CHECK((got.predicted[i] >= 0 && got.predicted[i] < classes));
+      CHECK(got.log_posterior[i] <= 0);
+      CHECK(got.log_posterior[i] >= -std::log(3.0) - 1e-6);
+      CHECK(got.columns[4][i] == got.log_posterior[i]);
+      for (const std::size_t column : {0u, 1u, 2u, 3u}) {
+        CAPTURE(column);
+        CHECK(!std::isnan(got.columns[column][i]));
+        CHECK((got.columns[column][i] == -static_cast<double>(infinity)) == (i != 5 && i != 7));
+      }
+    }
+  }
+  // Gaussians of features and a softmax head.
+  const samples train = correlated_samples(600, dims, 5);
+  detector::scorer softmax(
+      detector::linear_head{random_matrix(classes, dims, 1e4f, 1), random_vector(classes, 1, 2)},
+      estimate(train), 1);
+  const detector::row_scores got = softmax(rows);
+  for (std::size_t i = 0; i < 7; ++i) {
+    CAPTURE(i);
+    for (const std::vector<double>& column : got.columns) CHECK(!std::isnan(column[i]));
+    CHECK(std::isfinite(got.columns[0][i]));
+    CHECK(std::isfinite(got.columns[1][i]));
+    if (i != 5) CHECK(got.columns[3][i] == -static_cast<double>(infinity));
+    const Eigen::RowVectorXd logits = rows.row(static_cast<Eigen::Index>(i)).cast<double>() *
+                                      random_matrix(classes, dims, 1e4f, 1).cast<double>().transpose();
+    Eigen::Index largest = 0;
+    logits.maxCoeff(&largest);
+    CHECK(got.predicted[i] == largest);
   }
 }
 
@@ -296,6 +400,7 @@ TEST_CASE("rows that are not finite have no score, and change no other's") {
       }
     }
     CHECK(std::isnan(got.log_posterior[1]));
+    CHECK((got.predicted[1] >= 0 && got.predicted[1] < 3));
     CHECK(!detector::acceptance{"msp", -std::numeric_limits<double>::infinity()}.accepts(got.columns[0][1]));
   }
 }
@@ -320,21 +425,30 @@ TEST_CASE("a score that a model does not have is named with those that it has") 
         "log_mixture: not a score of this model, which has msp, energy");
 }
 
-TEST_CASE("threshold: the largest that no more than the share is below") {
+TEST_CASE("threshold: between two scores, the largest that no more than the share is below") {
   using detector::threshold_of;
+  const double infinity = std::numeric_limits<double>::infinity();
   std::vector<double> scores;
   for (int i = 0; i < 100; ++i) scores.push_back(static_cast<double>((i * 37) % 100));
-  CHECK(threshold_of(scores, 0) == 0);
-  CHECK(threshold_of(scores, 0.05) == 5);
-  CHECK(threshold_of(scores, 0.07) == 7);
-  CHECK(threshold_of(scores, 0.29) == 29);
-  CHECK(threshold_of(scores, 0.999) == 99);
-  CHECK(threshold_of(scores, 1) == 99);
-  CHECK(threshold_of({4}, 0.5) == 4);
+  CHECK(threshold_of(scores, 0) == -0.5);
+  CHECK(threshold_of(scores, 0.05) == 4.5);
+  CHECK(threshold_of(scores, 0.07) == 6.5);
+  CHECK(threshold_of(scores, 0.29) == 28.5);
+  CHECK(threshold_of(scores, 0.999) == 98.5);
+  CHECK(threshold_of(scores, 1) == 98.5);
+  CHECK(threshold_of({4}, 0.5) < 4);
+  CHECK(threshold_of({4}, 0.5) > 3.99);
   // Ties stay together, on the side that keeps to the share.
-  CHECK(threshold_of({1, 2, 2, 2, 3}, 0.4) == 2);
-  CHECK(threshold_of({-std::numeric_limits<double>::infinity(), 1}, 0) ==
-        -std::numeric_limits<double>::infinity());
+  CHECK(threshold_of({1, 2, 2, 2, 3}, 0.4) == 1.5);
+  CHECK(threshold_of({2, 2, 2, 3}, 0.6) == 1.5);
+  // Two doubles without one between them are a tie, too.
+  const double next = std::nextafter(2.0, 3.0);
+  CHECK(threshold_of({1, 2, next}, 0.7) == 1.5);
+  // What is as unlikely as can be is below all other scores, and below it there is nothing.
+  CHECK(threshold_of({-infinity, 1}, 0) == -infinity);
+  CHECK(threshold_of({-infinity, -infinity, 1, 2}, 0.5) == 0.5);
+  CHECK(threshold_of({-infinity, -infinity, 1, 2}, 0.4) == -infinity);
+  CHECK(threshold_of({-infinity, 1, 2}, 0.7) == 1.5);
   CHECK(contains(error_of([] { threshold_of({}, 0.1); }), "no held-out data"));
   CHECK(contains(error_of([] { threshold_of({1, std::nan("")}, 0.1); }), "not a number"));
   std::mt19937 random(1);
@@ -347,9 +461,34 @@ TEST_CASE("threshold: the largest that no more than the share is below") {
           std::count_if(values.begin(), values.end(), [&](double v) { return v < t; }));
     };
     CHECK(below(threshold) <= share * static_cast<double>(values.size()) + 1e-9);
-    const bool is_largest = threshold == *std::max_element(values.begin(), values.end());
-    CHECK((is_largest || below(threshold + 1) > share * static_cast<double>(values.size()) - 1e-9));
+    // The next score above it is the largest, or one too many to reject.
+    double next = infinity;
+    for (const double v : values) next = v > threshold ? std::min(next, v) : next;
+    const bool is_largest = next == *std::max_element(values.begin(), values.end());
+    CHECK((is_largest || below(next + 0.5) > share * static_cast<double>(values.size()) + 1e-9));
+    // Scores that are computed a little otherwise fall on the same side.
+    for (const double v : values) CHECK(std::abs(v - threshold) > 1e-7);
   }
+}
+
+TEST_CASE("rows that are not finite are named, and refused or skipped") {
+  row_matrix<float> rows = random_matrix(6, 3, 1, 1);
+  using detector::not_finite;
+  detector::finite_rows good("a.npy", not_finite::refuse);
+  CHECK(good.among(rows, 0).size() == 6);
+  good.finish();
+  rows(4, 1) = std::numeric_limits<float>::quiet_NaN();
+  rows(2, 0) = -std::numeric_limits<float>::infinity();
+  detector::finite_rows refused("a.npy", not_finite::refuse), skipped("a.npy", not_finite::skip);
+  CHECK(error_of([&] { refused.among(rows, 512); }) ==
+        "a.npy: row 514 is not finite; --not-finite skip leaves such rows out");
+  CHECK(skipped.among(rows, 512) == std::vector<Eigen::Index>{0, 1, 3, 5});
+  detector::finite_rows none("a.npy", not_finite::skip);
+  CHECK(none.among(rows.middleRows(2, 1), 0).empty());
+  CHECK(error_of([&] { none.finish(); }) == "a.npy: no row is finite");
+  CHECK(detector::list_of({1, 2, 3}) == "1, 2, 3");
+  std::vector<std::int64_t> many(30, 7);
+  CHECK(contains(detector::list_of(many), "7, 7 and 10 more"));
 }
 
 TEST_CASE("a model from its file computes network and head") {
@@ -409,6 +548,22 @@ TEST_CASE("files that hold no model say what is missing") {
     return error_of([&] { const deployed_model model(file, 1); });
   };
   CHECK(contains(error_without("head.bias"), "head.bias"));
+  for (const char* field : {"format", "version"}) {
+    trainer::model_file file = small_file("lgm");
+    file.metadata[field] = "2";
+    CHECK(contains(error_of([&] { const deployed_model model(file, 1); }),
+                   std::string("has ") + field + " '2'"));
+    file.metadata.erase(field);
+    CHECK(
+        contains(error_of([&] { const deployed_model model(file, 1); }), std::string("no '") + field + "'"));
+  }
+  for (const float log_variance : {-100.0f, 100.0f, 1e30f, -1e30f}) {
+    trainer::model_file file = small_file("lgm");
+    const std::vector<float> values{0, log_variance, 0};
+    file.put("head.log_variance", {3}, values.data());
+    CHECK(contains(error_of([&] { const deployed_model model(file, 1); }),
+                   "'head.log_variance' is not the logarithm of variances that a float can hold"));
+  }
   CHECK(contains(error_without("head.weight"), "head.mean"));
   CHECK(contains(error_without("input.shift"), "input.shift"));
   CHECK(contains(error_without("network.0.slope"), "network.0.slope"));

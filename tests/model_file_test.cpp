@@ -20,6 +20,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "model_file.hpp"
@@ -373,4 +374,53 @@ TEST_CASE("files that cannot be written or read are named with the reason") {
   CHECK(contains(error_of([&] { trainer::load_model(directory / "pipe"); }), "pipe: is not a file"));
   write_bytes(directory / "short", "{}");
   CHECK(contains(error_of([&] { trainer::load_model(directory / "short"); }), "short: truncated"));
+  write_bytes(directory / "empty", "");
+  CHECK(contains(error_of([&] { trainer::load_model(directory / "empty"); }), "empty: is empty"));
+  write_bytes(directory / "pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+  CHECK(contains(error_of([&] { trainer::load_model(directory / "pointer"); }),
+                 "pointer: is a Git LFS pointer"));
+  write_bytes(directory / "page", "<!DOCTYPE html>\n<title>404</title>\n");
+  CHECK(contains(error_of([&] { trainer::load_model(directory / "page"); }), "page: is a web page"));
+}
+
+TEST_CASE("models with values that are not finite are not loaded") {
+  const temporary_directory directory;
+  const fs::path path = directory / "model";
+  const auto error_with = [&](const auto value) {
+    model_file model;
+    const std::decay_t<decltype(value)> values[] = {0, 1, value};
+    const float good = 1;
+    model.put("a", {1}, &good);
+    model.put("b", {3}, values);
+    trainer::save_model(path, model);
+    return error_of([&] { trainer::load_model(path); });
+  };
+  CHECK(error_with(1.0f) == "nothing was thrown");
+  CHECK(error_with(std::numeric_limits<float>::max()) == "nothing was thrown");
+  CHECK(error_with(std::int64_t{-1}) == "nothing was thrown");  // whose bits would be NaN
+  for (const float value : {std::nanf(""), -std::nanf(""), std::numeric_limits<float>::infinity(),
+                            -std::numeric_limits<float>::infinity()}) {
+    CHECK(contains(error_with(value), "model: tensor 'b' holds values that are not finite"));
+    CHECK(contains(error_with(static_cast<double>(value)), "tensor 'b' holds values that are not finite"));
+  }
+}
+
+TEST_CASE("models: format and version are those that are known") {
+  model_file model;
+  const auto error = [&] {
+    return error_of([&] { trainer::require_format(model, {"lgm-trainer", "lgm-detector"}); });
+  };
+  CHECK(error() == "__metadata__ has no 'format'");
+  model.metadata["format"] = "lgm-trainer";
+  CHECK(error() == "__metadata__ has no 'version'");
+  for (const char* version : {"1", "2", "", "1.0", "01", "one\n"}) {
+    model.metadata["version"] = version;
+    if (std::string(version) == "1")
+      CHECK(error() == "nothing was thrown");
+    else
+      CHECK(contains(error(), "of lgm-trainer, and only 1 is known"));
+  }
+  model.metadata["version"] = "1";
+  model.metadata["format"] = "pt";
+  CHECK(error() == "has format 'pt', not lgm-trainer or lgm-detector");
 }

@@ -184,7 +184,39 @@ resume_with "models/$model: truncated: tensor"
 cp "straight-models/softmax-seed-0.safetensors" "models/$model"
 resume_with "models/$model: --head: 'lgm' now, 'softmax' when"
 
+# Written through links and into pipes: a symbolic link stays what it is, wherever it lies.
+mkdir linked real-models
+mkfifo linked/results.json
+ln -s elsewhere.png linked/features.png
+ln -s real-models linked-models
+cat linked/results.json >from-pipe &
+train --out linked --epochs 1 --head lgm --save linked-models || fail "links: $(cat stderr)"
+wait $!
+grep -q '"test_accuracy"' from-pipe || fail "results.json, a pipe: $(cat from-pipe)"
+[ -p linked/results.json ] || fail "results.json was a pipe"
+[ -h linked/features.png ] || fail "features.png was a link"
+[ -s linked/elsewhere.png ] || fail "features.png: nothing at the end of the link"
+[ -s real-models/$model ] || fail "--save: nothing at the end of the link"
+
+# Models that are none: what the file is instead, or what is wrong with it.
+not_files
+for each in pointer:'is a Git LFS pointer' page:'is a web page' empty:'is empty'; do
+  cp "${each%%:*}" models/$model
+  resume_with "models/$model: ${each#*:}"
+done
+sed 's/"version":"1"/"version":"7"/' "straight-models/$model" >models/$model
+resume_with "models/$model: has version '7' of lgm-trainer"
+sed 's/"format":"lgm-trainer"/"format":"lgm-drainer"/' "straight-models/$model" >models/$model
+resume_with "models/$model: has format 'lgm-drainer'"
+cp "straight-models/$model" models/$model
+bytes 0 0 192 127 | dd of=models/$model bs=1 conv=notrunc status=none seek=$(($(stat -c %s models/$model) - 4))
+resume_with "models/$model: tensor 'network.2.weight' holds values that are not finite"
+
 # ---- rejected options ----
+
+rejects_odd_numbers
+for number in nan inf -inf 1e999; do rejects '--alpha' --data set --alpha=$number; done
+for number in nan inf; do rejects '--alpha: value' --data set --alpha=value=$number; done
 
 rejects 'step: must be positive' --data set --alpha policy=stepup,value=0.1,step=0
 rejects "'speed'" --data set --alpha speed=1
@@ -224,7 +256,16 @@ rejects 't10k-labels-idx1-ubyte: 300 labels for the 60 images' --data broken
 broken && { for ((i = 0; i < 60; ++i)); do printf '\x03'; done; } | idx broken/t10k-labels-idx1-ubyte 60
 rejects 't10k-labels-idx1-ubyte: label 3' --data broken
 broken && : >broken/train-labels-idx1-ubyte
-rejects 'train-labels-idx1-ubyte: truncated' --data broken
+rejects 'train-labels-idx1-ubyte: is empty' --data broken
+broken && cp pointer broken/train-labels-idx1-ubyte
+rejects 'train-labels-idx1-ubyte: is a Git LFS pointer' --data broken
+broken && cp page broken/t10k-images-idx3-ubyte
+rejects 't10k-images-idx3-ubyte: is a web page' --data broken
+broken && printf 'x' >>broken/train-images-idx3-ubyte.gz
+rejects 'train-images-idx3-ubyte.gz: trailing bytes after its gzip data' --data broken
+broken && { for ((i = 0; i < 300; ++i)); do printf '\x01'; done; } | idx broken/train-labels-idx1-ubyte 300
+rejects 'train-labels-idx1-ubyte: all 300 labels that are used are 1: a classifier needs two classes' --data broken
+rejects 'train-labels-idx1-ubyte: all 1 labels that are used are 0' --data set --train-limit 1
 broken && printf '\x00\x00\x00\x00' | dd of=broken/train-images-idx3-ubyte.gz bs=1 conv=notrunc status=none \
   seek=$(($(stat -c %s broken/train-images-idx3-ubyte.gz) - 8))
 rejects 'train-images-idx3-ubyte.gz: corrupt gzip data' --data broken

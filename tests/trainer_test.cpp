@@ -120,7 +120,7 @@ TEST_CASE("idx: broken files are named with the reason") {
   CHECK(contains(idx_error(directory.path(), 1), "directory"));
 
   write_plain(path, {});
-  CHECK(contains(idx_error(path, 1), "header is incomplete"));
+  CHECK(contains(idx_error(path, 1), "is empty"));
   write_plain(path, {0, 0, 8, 1, 0, 0});
   CHECK(contains(idx_error(path, 1), "header is incomplete"));
 
@@ -169,6 +169,10 @@ TEST_CASE("idx: broken gzip files are named with the reason") {
   wrong_length[good.size() - 1] ^= 1;
   write_plain(path, wrong_length);
   CHECK(contains(idx_error(path, 1), "corrupt gzip data"));
+  bytes more = good;
+  more.push_back(0);
+  write_plain(path, more);
+  CHECK(contains(idx_error(path, 1), "trailing bytes after its gzip data"));
   bytes wrong_block = good;
   wrong_block[10] = 0xff;  // no such block type
   write_plain(path, wrong_block);
@@ -235,6 +239,24 @@ TEST_CASE("data set: files that do not fit together") {
   write_set(directory);
   fs::remove(directory / "t10k-images.idx3-ubyte");
   CHECK(contains(error("t10k-images"), "no such file"));
+}
+
+TEST_CASE("data set: a part of it, of more than one class") {
+  const temporary_directory directory;
+  write_set(directory);
+  const trainer::data_set part = trainer::load_data_set(directory.path(), 2, 1);
+  CHECK(part.classes == 3);  // of all training images
+  CHECK(part.train.labels == bytes{0, 1});
+  CHECK(part.train.images.size() == 12);
+  CHECK(part.test.labels == bytes{2});
+  CHECK(trainer::load_data_set(directory.path(), 9, 9).train.count() == 4);
+  const auto error = [&](std::int64_t limit) {
+    return error_of("train-labels", [&] { trainer::load_data_set(directory.path(), limit); });
+  };
+  CHECK(contains(error(1), "all 1 labels that are used are 0: a classifier needs two classes"));
+  write_gz(directory / "t10k-labels.idx1-ubyte.gz", label_bytes({2, 2}));
+  write_plain(directory / "train-labels-idx1-ubyte", label_bytes({2, 2, 2, 2}));
+  CHECK(contains(error(0), "all 4 labels that are used are 2"));
 }
 
 TEST_CASE("schedule text: numbers and key=value") {

@@ -52,7 +52,7 @@ void apply(const apply_options& chosen) {
 
   fmt::memory_buffer text;
   fmt::format_to(std::back_inserter(text), "row\tclass\tposterior\t{}\tverdict\n", accepted.score);
-  for_feature_batches(*model, *rows,
+  for_feature_batches(&*model, *rows,
                       [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
                         const row_scores scores = model->scores()(features);
                         for (std::size_t i = 0; i < scores.predicted.size(); ++i) {

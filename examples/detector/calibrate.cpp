@@ -77,9 +77,21 @@ double threshold_of(std::vector<double> scores, double share) {
   }
   // Of a share that is a whole number of scores but for rounding, that number: 0.07 of 100 is 7, not 6.
   const double below = std::floor(share * static_cast<double>(scores.size()) + 1e-9);
-  const auto at = std::min(static_cast<std::size_t>(below), scores.size() - 1);
-  std::nth_element(scores.begin(), scores.begin() + static_cast<std::ptrdiff_t>(at), scores.end());
-  return scores[at];
+  std::sort(scores.begin(), scores.end());
+  auto at = std::min(static_cast<std::size_t>(below), scores.size() - 1);
+  // In the middle between that score and the next lower one. Between equal scores, as between infinities, there is no middle:
+  // then further down.
+  for (; at > 0 && std::isfinite(scores[at - 1]); --at) {
+    const double low = scores[at - 1], high = scores[at], middle = low + (high - low) / 2;
+    if (low < middle && middle < high) return middle;
+  }
+  // Below all finite scores, or all scores.
+  while (at > 0 && scores[at] == scores[at - 1]) --at;
+  const double least = scores[at];
+  if (!std::isfinite(least)) return least;
+  const auto above = std::upper_bound(scores.begin(), scores.end(), least);
+  const double gap = above != scores.end() && std::isfinite(*above) ? *above - least : 0;
+  return least - std::max(gap / 2, 1e-6 * std::max(std::abs(least), 1.0));
 }
 
 void calibrate(const calibrate_options& chosen) {
@@ -103,7 +115,8 @@ void calibrate(const calibrate_options& chosen) {
         model ? model->classes() : 1 + *std::max_element(labels.begin(), labels.end());
     const std::unique_ptr<row_reader> rows = open_rows(training.rows);
     feature_gaussians gaussians =
-        estimate_rows(model ? &*model : nullptr, *rows, labels, training.labels, classes, chosen.threads);
+        estimate_rows(model ? &*model : nullptr, *rows, labels, training.labels, classes,
+                      {chosen.variance_floor, chosen.odd_rows, chosen.threads});
     if (!model) {
       file = file_of(gaussians);
       model.emplace(file, chosen.threads);
@@ -125,10 +138,11 @@ void calibrate(const calibrate_options& chosen) {
                             : chosen.data;
   std::vector<double> held_out;
   const std::unique_ptr<row_reader> rows = open_rows(data);
-  for_feature_batches(*model, *rows, [&](const trainer::const_matrix_view<float>& features, std::int64_t) {
-    const std::vector<double> values = std::move(scores(features).columns[column]);
-    held_out.insert(held_out.end(), values.begin(), values.end());
-  });
+  for_finite_batches(&*model, *rows, chosen.odd_rows,
+                     [&](const trainer::const_matrix_view<float>& features, const auto&) {
+                       const std::vector<double> values = std::move(scores(features).columns[column]);
+                       held_out.insert(held_out.end(), values.begin(), values.end());
+                     });
 
   double threshold = 0;
   try {

@@ -33,8 +33,9 @@ std::vector<std::int64_t> read_widths(const trainer::model_file& file) {
   return widths;
 }
 
-deployed_model::deployed_model(const trainer::model_file& file, int threads)
-    : threads_(threads), head_(read_head(file)) {
+deployed_model::deployed_model(const trainer::model_file& file, int threads) : threads_(threads) {
+  trainer::require_format(file, {"lgm-trainer", "lgm-detector"});
+  head_ = read_head(file);
   scores_.emplace(head_, read_gaussians(file, threads), threads);
   inputs_ = scores_->dims();
   if (file.tensors.count("network.0.weight") == 0) return;
@@ -97,31 +98,36 @@ std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::in
 
 feature_gaussians estimate_rows(deployed_model* model, row_reader& rows,
                                 const std::vector<std::int64_t>& labels,
-                                const std::filesystem::path& labels_path, std::int64_t classes, int threads) {
+                                const std::filesystem::path& labels_path, std::int64_t classes,
+                                const estimation& how) {
   const auto count = static_cast<std::int64_t>(labels.size());
   if (rows.rows() != count) {
     trainer::fail_file(labels_path, fmt::format("{} labels for the {} rows of {}", count, rows.rows(),
                                                 rows.path().filename().string()));
   }
-  gaussian_estimator estimator(classes, model != nullptr ? model->dims() : rows.columns(), threads);
-  const auto add = [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
-    estimator.add(features, labels.data() + begin);
-  };
-  if (model != nullptr) {
-    for_feature_batches(*model, rows, add);
-  } else {
-    trainer::row_matrix<float> batch(deployed_model::max_rows, rows.columns());
-    for (std::int64_t done = 0;;) {
-      const std::int64_t got = rows.read(batch.rows(), batch.data());
-      if (got == 0) break;
-      add(batch.topRows(got), done);
-      done += got;
-    }
-  }
+  const std::string path = rows.path().string();
+  gaussian_estimator estimator(classes, model != nullptr ? model->dims() : rows.columns(), how.threads,
+                               how.variance_floor);
+  std::vector<std::int64_t> kept_labels;
+  for_finite_batches(
+      model, rows, how.odd_rows,
+      [&](const trainer::const_matrix_view<float>& features, const std::vector<Eigen::Index>& indexes) {
+        kept_labels.clear();
+        for (const Eigen::Index each : indexes) kept_labels.push_back(labels[static_cast<std::size_t>(each)]);
+        estimator.add(features, kept_labels.data());
+      });
   try {
-    return estimator.finish();
+    feature_gaussians result = estimator.finish();
+    if (!estimator.flat_features().empty()) {
+      warn(
+          fmt::format("{}: constant, or all but constant, in these rows: {} {}; --variance-floor decides how "
+                      "far a row may be from that",
+                      path, estimator.flat_features().size() == 1 ? "feature" : "features",
+                      list_of(estimator.flat_features())));
+    }
+    return result;
   } catch (const std::runtime_error& error) {
-    throw std::runtime_error(rows.path().string() + ": " + error.what());
+    throw std::runtime_error(path + ": " + error.what());
   }
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "finite_rows.hpp"
 #include "model_file.hpp"
 #include "network.hpp"
 #include "npy.hpp"
@@ -22,7 +23,7 @@
 //   detector.whitening, detector.offset      [D, D], [D]; y = whitening (x - offset) has unit covariance about the class means
 //   detector.log_abs_det                     [1]     of whitening
 //   __metadata__: detector.score             the name of the score
-//                 detector.threshold         what scores at least this is accepted
+//                 detector.threshold         what scores at least this is accepted; it lies between the scores of held-out rows
 //                 detector.fpr               the share of held-out rows that was to fall below it
 //                 detector.held_out          how many of these there were
 //
@@ -73,9 +74,13 @@ class deployed_model {
 };
 
 // Calls function(features [count, dims], index of the first row) for all rows of a reader, a batch at a time. Throws
-// if its rows are not the model's.
+// if its rows are not the model's. model: null where rows are features.
 template <class Function>
-void for_feature_batches(deployed_model& model, row_reader& rows, const Function& function);
+void for_feature_batches(deployed_model* model, row_reader& rows, const Function& function);
+
+// The same, but for rows that are not finite: function(features, std::vector of their rows' indexes).
+template <class Function>
+void for_finite_batches(deployed_model* model, row_reader& rows, not_finite what, const Function& function);
 
 // Where a model that loads this file accepts a row; throws std::runtime_error if calibrate has not been there.
 acceptance read_acceptance(const trainer::model_file& file);
@@ -84,11 +89,19 @@ acceptance read_acceptance(const trainer::model_file& file);
 // is 0, so that a wrong file does not ask for all memory.
 std::vector<std::int64_t> read_labels(const std::filesystem::path& path, std::int64_t classes = 0);
 
+// How Gaussians are estimated.
+struct estimation {
+  double variance_floor = default_variance_floor;
+  not_finite odd_rows = not_finite::refuse;
+  int threads = 0;
+};
+
 // The Gaussians of all rows of a reader, which are the model's, or features where model is null. labels_path is for
-// the message that there are not as many labels as rows.
+// the message that there are not as many labels as rows. Says on stderr which features are flat.
 feature_gaussians estimate_rows(deployed_model* model, row_reader& rows,
                                 const std::vector<std::int64_t>& labels,
-                                const std::filesystem::path& labels_path, std::int64_t classes, int threads);
+                                const std::filesystem::path& labels_path, std::int64_t classes,
+                                const estimation& how);
 
 // ---- implementation of the template ----
 
@@ -96,16 +109,36 @@ feature_gaussians estimate_rows(deployed_model* model, row_reader& rows,
 void require_columns(const row_reader& rows, std::int64_t expected, const std::string& of);
 
 template <class Function>
-void for_feature_batches(deployed_model& model, row_reader& rows, const Function& function) {
-  require_columns(rows, model.inputs(), model.has_network() ? "the model's images" : "the model's features");
-  trainer::row_matrix<float> batch(deployed_model::max_rows, model.inputs());
+void for_feature_batches(deployed_model* model, row_reader& rows, const Function& function) {
+  if (model != nullptr) {
+    require_columns(rows, model->inputs(),
+                    model->has_network() ? "the model's images" : "the model's features");
+  }
+  trainer::row_matrix<float> batch(deployed_model::max_rows, rows.columns());
   std::int64_t done = 0;
   for (;;) {
     const std::int64_t count = rows.read(batch.rows(), batch.data());
     if (count == 0) return;
-    function(model.features(batch.topRows(count)), done);
+    if (model != nullptr) {
+      function(model->features(batch.topRows(count)), done);
+    } else {
+      function(batch.topRows(count), done);
+    }
     done += count;
   }
+}
+
+template <class Function>
+void for_finite_batches(deployed_model* model, row_reader& rows, not_finite what, const Function& function) {
+  finite_rows finite(rows.path().string(), what);
+  for_feature_batches(model, rows,
+                      [&](const trainer::const_matrix_view<float>& features, std::int64_t begin) {
+                        std::vector<Eigen::Index> kept = finite.among(features, begin);
+                        const trainer::row_matrix<float> chosen = features(kept, Eigen::all);
+                        for (Eigen::Index& each : kept) each += begin;
+                        function(chosen, kept);
+                      });
+  finite.finish();
 }
 
 }  // namespace detector

@@ -144,9 +144,7 @@ trainer::update_rule rule_of(const trainer::model_file& file, const std::string&
 }
 
 std::unique_ptr<trained_model> restored(const surroundings& around, trainer::model_file file, int threads) {
-  if (text_of(file, "format") != "lgm-trainer" || text_of(file, "version") != "1") {
-    throw std::runtime_error("is not a model of this trainer");
-  }
+  trainer::require_format(file, {"lgm-trainer"});
   const std::string& mark = text_of(file, "data");
   if (mark != around.mark) {
     throw std::runtime_error(fmt::format("--data or --train-limit: '{}' now, {} when it was trained",

@@ -37,12 +37,25 @@ namespace {
 namespace fs = std::filesystem;
 using trainer::row_matrix;
 
-// Everything a reader has, as one matrix.
-row_matrix<float> read_rows(row_reader& reader) {
+// Everything finite that a reader has, as one matrix; kept: which rows these are.
+row_matrix<float> read_rows(row_reader& reader, not_finite odd_rows, std::vector<Eigen::Index>& kept) {
   const std::vector<float> values = reader.read_all();
   const std::int64_t columns = reader.columns();
-  return Eigen::Map<const row_matrix<float>>(values.data(),
-                                             static_cast<std::int64_t>(values.size()) / columns, columns);
+  const Eigen::Map<const row_matrix<float>> all(values.data(),
+                                                static_cast<std::int64_t>(values.size()) / columns, columns);
+  finite_rows finite(reader.path().string(), odd_rows);
+  kept = finite.among(all, 0);
+  finite.finish();
+  return all(kept, Eigen::all);
+}
+
+// Features of finite images that are not finite tell of a model that cannot be measured.
+const row_matrix<float>& require_finite(const row_matrix<float>& features, const std::string& set) {
+  for (Eigen::Index i = 0; i < features.rows(); ++i) {
+    if (!features.row(i).allFinite())
+      throw std::runtime_error(fmt::format("{}: the features of row {} are not finite", set, i));
+  }
+  return features;
 }
 
 double share_correct(const row_scores& of, const std::vector<std::int64_t>& labels) {
@@ -232,20 +245,8 @@ void make_directory(const fs::path& directory) {
   }
 }
 
-trainer::data_set load_data(const std::string& directory, std::int64_t train_limit, std::int64_t test_limit) {
-  trainer::data_set data = trainer::load_data_set(directory);
-  const auto cut = [](trainer::image_set& set, std::int64_t limit) {
-    if (limit <= 0 || limit >= set.count()) return;
-    set.images.resize(static_cast<std::size_t>(limit * set.pixels()));
-    set.labels.resize(static_cast<std::size_t>(limit));
-  };
-  cut(data.train, train_limit);
-  cut(data.test, test_limit);
-  return data;
-}
-
 std::vector<outside_set> outside_sets(const trainer::image_set& test, double blur,
-                                      const std::vector<named_file>& files) {
+                                      const std::vector<named_file>& files, not_finite odd_rows) {
   std::vector<outside_set> result;
   result.push_back({"noise", trainer::noise_images(test.images, 1), {}});
   result.push_back({"shuffled", trainer::shuffled_images(test.images, test.pixels(), 1), {}});
@@ -254,7 +255,8 @@ std::vector<outside_set> outside_sets(const trainer::image_set& test, double blu
   for (const named_file& each : files) {
     const std::unique_ptr<row_reader> reader = open_rows(each.path);
     require_columns(*reader, test.pixels(), "the test images");
-    result.push_back({each.name, {}, read_rows(*reader)});
+    std::vector<Eigen::Index> kept;
+    result.push_back({each.name, {}, read_rows(*reader, odd_rows, kept)});
   }
   return result;
 }
@@ -263,7 +265,7 @@ seed_result measure_model(trained_model& model, scorer& scores, const trainer::i
                           const std::vector<outside_set>& sets, const std::vector<attack>& attacks,
                           scored_sets* kept) {
   const std::vector<std::int64_t> labels(test.labels.begin(), test.labels.end());
-  const row_scores inside = scores(model.features(test.images));
+  const row_scores inside = scores(require_finite(model.features(test.images), "the test images"));
   seed_result result;
   result.accuracy = share_correct(inside, labels);
   result.calibration_error = calibration_error(inside, labels);
@@ -275,10 +277,12 @@ seed_result measure_model(trained_model& model, scorer& scores, const trainer::i
     if (kept != nullptr) kept->outside.push_back(std::move(outside));
   };
   for (const outside_set& set : sets) {
-    add(set.name, scores(set.bytes.empty() ? model.features_of(set.pixels) : model.features(set.bytes)));
+    const row_matrix<float> features =
+        set.bytes.empty() ? model.features_of(set.pixels) : model.features(set.bytes);
+    add(set.name, scores(require_finite(features, set.name)));
   }
   for (const attack& each : attacks) {
-    row_scores outside = scores(model.features_of(model.attacked(each, test)));
+    row_scores outside = scores(require_finite(model.features_of(model.attacked(each, test)), each.name));
     const double accuracy = share_correct(outside, labels);
     add(each.name, std::move(outside));
     result.sets.back().accuracy = accuracy;
@@ -290,8 +294,9 @@ void evaluate(const evaluate_options& chosen) {
   trainer::require_gnuplot();
   const trainer::options& training = chosen.training;
   const work todo = work_of(chosen);
-  const trainer::data_set data = load_data(training.data, training.train_limit, chosen.test_limit);
-  const std::vector<outside_set> sets = outside_sets(data.test, chosen.blur, chosen.outside);
+  const trainer::data_set data =
+      trainer::load_data_set(training.data, training.train_limit, chosen.test_limit);
+  const std::vector<outside_set> sets = outside_sets(data.test, chosen.blur, chosen.outside, chosen.odd_rows);
   const std::vector<attack> attacks = attacks_of(chosen.attacks);
   const fs::path out = training.out;
   make_directory(out);
@@ -366,17 +371,17 @@ void evaluate_features(const features_options& chosen) {
   const std::unique_ptr<row_reader> train = open_rows(chosen.train);
   const std::int64_t dims = train->columns();
   const feature_gaussians gaussians =
-      estimate_rows(nullptr, *train, train_labels, chosen.train_labels, classes, chosen.threads);
+      estimate_rows(nullptr, *train, train_labels, chosen.train_labels, classes,
+                    {chosen.variance_floor, chosen.odd_rows, chosen.threads});
   scorer scores(gaussians.by_class, gaussians, chosen.threads);
 
+  std::int64_t rows = 0;           // of the file that was scored last,
+  std::vector<Eigen::Index> kept;  // and those of them that have scores
   const auto score_file = [&](const fs::path& path) {
     const std::unique_ptr<row_reader> reader = open_rows(path);
     require_columns(*reader, dims, "the training features");
-    const row_matrix<float> rows = read_rows(*reader);
-    for (Eigen::Index i = 0; i < rows.rows(); ++i) {
-      if (!rows.row(i).allFinite()) trainer::fail_file(path, fmt::format("row {} is not finite", i));
-    }
-    return scores(rows);
+    rows = reader->rows();
+    return scores(read_rows(*reader, chosen.odd_rows, kept));
   };
   make_directory(chosen.out);
   scored_model drawn{"features", scores.names(), {}, {}};
@@ -385,11 +390,12 @@ void evaluate_features(const features_options& chosen) {
   seed_result result;
   result.accuracy = result.calibration_error = std::numeric_limits<double>::quiet_NaN();
   if (!chosen.test_labels.empty()) {
-    const std::vector<std::int64_t> labels = read_labels(chosen.test_labels, classes);
-    if (labels.size() != inside.predicted.size()) {
-      trainer::fail_file(chosen.test_labels,
-                         fmt::format("{} labels for {} rows", labels.size(), inside.predicted.size()));
+    const std::vector<std::int64_t> all_labels = read_labels(chosen.test_labels, classes);
+    if (static_cast<std::int64_t>(all_labels.size()) != rows) {
+      trainer::fail_file(chosen.test_labels, fmt::format("{} labels for {} rows", all_labels.size(), rows));
     }
+    std::vector<std::int64_t> labels;
+    for (const Eigen::Index each : kept) labels.push_back(all_labels[static_cast<std::size_t>(each)]);
     result.accuracy = share_correct(inside, labels);
     result.calibration_error = calibration_error(inside, labels);
   }
@@ -408,7 +414,8 @@ void evaluate_features(const features_options& chosen) {
   nlohmann::ordered_json options{{"train", chosen.train.string()},
                                  {"train_labels", chosen.train_labels.string()},
                                  {"test", chosen.test.string()},
-                                 {"test_labels", chosen.test_labels.string()}};
+                                 {"test_labels", chosen.test_labels.string()},
+                                 {"variance_floor", chosen.variance_floor}};
   for (const named_file& each : chosen.outside) options["outside"][each.name] = each.path.string();
   write_results(chosen.out, std::move(options), models);
   draw_pictures(chosen.out, {drawn}, shown);

@@ -25,13 +25,10 @@ struct outside_set {
 
 // Noise, shuffled pixels, blur and inversion of the test images, and the files that are given.
 std::vector<outside_set> outside_sets(const trainer::image_set& test, double blur,
-                                      const std::vector<named_file>& files);
+                                      const std::vector<named_file>& files, not_finite odd_rows);
 
 // Throws std::runtime_error if it cannot be made and is not there.
 void make_directory(const std::filesystem::path& directory);
-
-// The data set of a directory, cut to so many images; 0: all.
-trainer::data_set load_data(const std::string& directory, std::int64_t train_limit, std::int64_t test_limit);
 
 // The scores of a model's test images and of the outside sets, kept for pictures.
 struct scored_sets {

@@ -2,7 +2,6 @@
 #include "options.hpp"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -18,6 +17,11 @@ namespace detector {
 
 namespace {
 
+using trainer::at_least;
+using trainer::between;
+using trainer::not_negative;
+using trainer::positive;
+
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::runtime_error(message);
 }
@@ -29,18 +33,33 @@ struct training_texts {
 };
 
 void add_threads(CLI::App& app, int& threads) {
-  app.add_option("--threads", threads, "Threads; 0: all")->check(CLI::Range(0, 4096));
+  app.add_option("--threads", threads, "Threads; 0: all")->check(between(0, 4096));
 }
 
-CLI::Range at_least(std::int64_t least) { return CLI::Range(least, std::int64_t{1} << 40); }
+void add_variance_floor(CLI::App& app, double& floor) {
+  app.add_option("--variance-floor", floor,
+                 "Least variance of the Gaussians, as a part of what the training features have on average")
+      ->check(between(0.0, 1.0));
+}
+
+void add_not_finite(CLI::App& app, std::string& text) {
+  app.add_option("--not-finite", text,
+                 "What to do with rows that hold NaN or an infinity: stop, or go on without them")
+      ->check(CLI::IsMember({"refuse", "skip"}));
+}
+
+not_finite not_finite_of(const std::string& text) {
+  return text == "skip" ? not_finite::skip : not_finite::refuse;
+}
 
 void add_data(CLI::App& app, trainer::options& chosen) {
   app.add_option("--data", chosen.data, "Directory of an IDX image set (the files of MNIST, gzipped or not)");
   app.add_option("--out", chosen.out, "Directory that results and pictures are written to");
-  app.add_option("--dims", chosen.dims, "Length of the features")->check(CLI::Range(1, 4096));
-  app.add_option("--epochs", chosen.epochs, "Passes over the training images")->check(CLI::Range(1, 1000000));
-  app.add_option("--batch", chosen.batch, "Images a step")->check(CLI::Range(1, 65536));
-  app.add_option("--lr", chosen.lr, "Peak of the one-cycle learning rate");
+  app.add_option("--dims", chosen.dims, "Length of the features")->check(between<std::int64_t>(1, 4096));
+  app.add_option("--epochs", chosen.epochs, "Passes over the training images")
+      ->check(between<std::int64_t>(1, 1000000));
+  app.add_option("--batch", chosen.batch, "Images a step")->check(between<std::int64_t>(1, 65536));
+  app.add_option("--lr", chosen.lr, "Peak of the one-cycle learning rate")->check(positive<double>());
   app.add_option("--seed", chosen.seed, "The first seed, of parameters and order of the images")
       ->check(at_least(0));
   app.add_option("--train-limit", chosen.train_limit, "Use only the first N training images; 0: all")
@@ -53,9 +72,9 @@ void add_lgm(CLI::App& app, trainer::options& chosen, training_texts& texts) {
       ->check(CLI::IsMember({"softmax", "lgm", "both"}));
   app.add_option("--lr-epochs", texts.lr_epochs,
                  "Epochs that the rate's cycle takes; then it stays low [default: --epochs]")
-      ->check(CLI::Range(1, 1000000));
+      ->check(between<std::int64_t>(1, 1000000));
   app.add_option("--alpha", chosen.alpha_text, "L-GM's margin, as the trainer takes it");
-  app.add_option("--lambda", chosen.lambda, "Weight of L-GM's likelihood");
+  app.add_option("--lambda", chosen.lambda, "Weight of L-GM's likelihood")->check(not_negative<float>());
   app.add_option("--covariance", texts.covariance, "Form of L-GM's covariances")
       ->check(CLI::IsMember({"identity", "spherical", "diagonal"}));
   app.add_option("--update-mean", texts.update_mean,
@@ -68,8 +87,6 @@ void add_lgm(CLI::App& app, trainer::options& chosen, training_texts& texts) {
 
 void finish_training(trainer::options& chosen, const training_texts& texts) {
   using trainer::update_rule;
-  require(std::isfinite(chosen.lr) && chosen.lr > 0, "--lr: must be positive");
-  require(std::isfinite(chosen.lambda) && chosen.lambda >= 0, "--lambda: must not be negative");
   chosen.head = texts.head == "softmax" ? trainer::head_choice::softmax
                 : texts.head == "lgm"   ? trainer::head_choice::lgm
                                         : trainer::head_choice::both;
@@ -130,6 +147,7 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
   app.set_help_flag("-h,--help", "Print this help");
   app.require_subcommand(1);
   app.option_defaults()->always_capture_default()->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+  std::string odd_rows = "refuse";
 
   // What differs from the trainer's defaults: features with room for a density, and more than one seed.
   trainer::options defaults;
@@ -146,7 +164,7 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       "evaluate", "Train (or load) both models and measure every score on every outside set");
   add_data(*evaluate_app, evaluate.training);
   evaluate_app->add_option("--repeat", evaluate.training.repeat, "So many seeds, from --seed on")
-      ->check(CLI::Range(1, 1000));
+      ->check(between<std::int64_t>(1, 1000));
   add_lgm(*evaluate_app, evaluate.training, evaluate_texts);
   evaluate_app->add_option("--save", evaluate.training.save,
                            "Save the models in this directory, as the trainer does");
@@ -157,10 +175,11 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
   evaluate_app->add_option("--test-limit", evaluate.test_limit, "Use only the first N test images; 0: all")
       ->check(at_least(0));
   evaluate_app->add_option("--blur", evaluate.blur, "Deviation of the blur, in pixels")
-      ->check(CLI::Range(0.1, 100.0));
+      ->check(between(0.1, 100.0));
   evaluate_app->add_option("--outside", evaluate_outside, outside_help)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
+  add_not_finite(*evaluate_app, odd_rows);
   evaluate_app->add_option("--attacks", attacks, "Which adversarial images to make")
       ->check(CLI::IsMember({"none", "fgsm", "pgd", "both"}));
   evaluate_app
@@ -168,14 +187,14 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
                    "Most that attacks change a pixel, of 255; several separated by commas")
       ->delimiter(',')
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->check(CLI::Range(0.001, 255.0));
+      ->check(between(0.001, 255.0));
   evaluate_app->add_option("--pgd-steps", evaluate.attacks.pgd_steps, "Steps of PGD")
-      ->check(CLI::Range(1, 10000));
+      ->check(between(1, 10000));
 
   features_options features;
   std::vector<std::string> features_outside;
   CLI::App* const features_app = app.add_subcommand(
-      "features", "The same measures from features of any framework, in .npy files [samples, dims]");
+      "features", "The same measures from features of any framework, in .npy or .npz files [samples, dims]");
   features_app
       ->add_option("--train", features.train, "Training features, which the Gaussians are estimated from")
       ->required();
@@ -191,6 +210,8 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
   features_app->add_option("--out", features.out, "Directory that results and pictures are written to");
+  add_variance_floor(*features_app, features.variance_floor);
+  add_not_finite(*features_app, odd_rows);
   add_threads(*features_app, features.threads);
 
   calibrate_options calibrate;
@@ -201,8 +222,9 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
                             "A model that the trainer or evaluate saved; without one, rows are features, and "
                             "Gaussians of --train are the model");
   calibrate_app
-      ->add_option("--data", calibrate.data,
-                   "Held-out data: a .npy or IDX file, or a directory, of which the test images are taken")
+      ->add_option(
+          "--data", calibrate.data,
+          "Held-out data: a .npy, .npz or IDX file, or a directory, of which the test images are taken")
       ->required();
   calibrate_app->add_option(
       "--train", calibrate.train,
@@ -214,16 +236,20 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
                    "What is compared with the threshold [default: log_density of Gaussians, msp of softmax]")
       ->check(CLI::IsMember(all_score_names()));
   calibrate_app->add_option("--fpr", calibrate.fpr, "Share of the held-out data that may be rejected")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(between(0.0, 1.0));
   calibrate_app->add_option("--out", calibrate.out, "File to write the model to, with its threshold")
       ->required();
+  add_variance_floor(*calibrate_app, calibrate.variance_floor);
+  add_not_finite(*calibrate_app, odd_rows);
   add_threads(*calibrate_app, calibrate.threads);
 
   apply_options apply;
   CLI::App* const apply_app = app.add_subcommand(
       "apply", "Print class, posterior, score and verdict of each row of a file, in the memory of a batch");
   apply_app->add_option("--model", apply.model, "A model that calibrate wrote")->required();
-  apply_app->add_option("--input", apply.input, "A .npy or IDX file, gzipped or not")->required();
+  apply_app
+      ->add_option("--input", apply.input, "A .npy, .npz or IDX file, gzipped or not; - is standard input")
+      ->required();
   add_threads(*apply_app, apply.threads);
 
   sweep_options sweep;
@@ -237,16 +263,18 @@ std::optional<command> parse_command(int argc, const char* const* argv) {
       "it detects");
   add_data(*sweep_app, sweep.training);
   sweep_app->add_option("--repeat", sweep.training.repeat, "So many seeds, from --seed on")
-      ->check(CLI::Range(1, 1000));
+      ->check(between<std::int64_t>(1, 1000));
   sweep_app->add_option("--test-limit", sweep.test_limit, "Use only the first N test images; 0: all")
       ->check(at_least(0));
-  sweep_app->add_option("--blur", sweep.blur, "Deviation of the blur, in pixels")
-      ->check(CLI::Range(0.1, 100.0));
+  sweep_app->add_option("--blur", sweep.blur, "Deviation of the blur, in pixels")->check(between(0.1, 100.0));
   sweep_app->add_option("--outside", sweep_outside, outside_help)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
 
+  add_not_finite(*sweep_app, odd_rows);
+
   if (!trainer::parsed(app, argc, argv)) return std::nullopt;
+  evaluate.odd_rows = features.odd_rows = calibrate.odd_rows = sweep.odd_rows = not_finite_of(odd_rows);
 
   if (evaluate_app->parsed()) {
     finish_training(evaluate.training, evaluate_texts);

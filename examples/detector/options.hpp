@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "../trainer/options.hpp"
+#include "finite_rows.hpp"
+#include "scores.hpp"
 
 // What the command line asks for: one struct a command.
 
@@ -32,6 +34,7 @@ struct evaluate_options {
   std::int64_t test_limit = 0;
   double blur = 3;
   std::vector<named_file> outside;
+  not_finite odd_rows = not_finite::refuse;
   attack_options attacks;
 };
 
@@ -39,6 +42,8 @@ struct features_options {
   std::filesystem::path train, train_labels, test, test_labels;  // test_labels: may be empty
   std::vector<named_file> outside;
   std::string out = "detector-out";
+  double variance_floor = default_variance_floor;
+  not_finite odd_rows = not_finite::refuse;
   int threads = 0;
 };
 
@@ -49,6 +54,8 @@ struct calibrate_options {
       train_labels;   // for scores that need Gaussians of the training features; may be empty
   std::string score;  // empty: the head's own
   double fpr = 0.05;
+  double variance_floor = default_variance_floor;
+  not_finite odd_rows = not_finite::refuse;
   std::filesystem::path out;
   int threads = 0;
 };
@@ -63,6 +70,7 @@ struct sweep_options {
   std::int64_t test_limit = 0;
   double blur = 3;
   std::vector<named_file> outside;
+  not_finite odd_rows = not_finite::refuse;
 };
 
 using command =

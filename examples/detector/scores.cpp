@@ -11,9 +11,12 @@
 #include <cstdint>
 #include <lgm/lgm.hpp>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace detector {
@@ -25,9 +28,8 @@ using trainer::row_matrix;
 // Rows of one call of the library: the scratch memory stays small however many rows there are.
 constexpr std::int64_t score_batch = 512;
 
-// Estimates are pulled this much towards what all classes (variances) or all features (the covariance) have in common.
-// It changes no score's first digits, and without it a feature that does not vary within a class has no variance.
-constexpr double shrinkage = 1e-6;
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double log_two_pi = 1.8378770664093453;
 
 void check(lgm::status status) {
   if (status != lgm::status::success) throw std::runtime_error(std::string("lgm: ") + lgm::to_string(status));
@@ -67,6 +69,20 @@ void whiten(feature_gaussians& gaussians, const trainer::const_matrix_view<float
                     workspace_of(memory)));
 }
 
+// What a float makes of a number: beyond its range an infinity.
+double rounded(double value) {
+  constexpr double most = std::numeric_limits<float>::max();
+  return std::abs(value) > most ? std::copysign(infinity, value)
+                                : static_cast<double>(static_cast<float>(value));
+}
+
+// log of the sum of exp(value), of which `top` is the largest and finite.
+double log_sum(const std::vector<double>& values, double top) {
+  double sum = 0;
+  for (const double each : values) sum += std::exp(each - top);
+  return top + std::log(sum);
+}
+
 // log p of the largest of the logits, which is at `largest`, exact even where p rounds to 1: - log(1 + sum of the others over it).
 template <class Row>
 double log_share(const Row& logits, Eigen::Index largest) {
@@ -94,6 +110,12 @@ row_matrix<float> read_matrix(const trainer::model_file& file, const std::string
   return result;
 }
 
+// Variances and their inverses are numbers that a float holds.
+void require_variances(const std::string& name, const trainer::vector<float>& log_variance) {
+  if (!log_variance.array().exp().allFinite() || !(-log_variance).array().exp().allFinite())
+    fail_shape(name, "the logarithm of variances that a float can hold");
+}
+
 trainer::vector<float> read_vector(const trainer::model_file& file, const std::string& name,
                                    std::int64_t size) {
   file.find(name, trainer::element::f32, {size});
@@ -106,13 +128,16 @@ trainer::vector<float> read_vector(const trainer::model_file& file, const std::s
 
 // ---- estimates ----
 
-gaussian_estimator::gaussian_estimator(std::int64_t classes, std::int64_t dims, int threads)
-    : classes_(classes), dims_(dims), threads_(threads) {
+gaussian_estimator::gaussian_estimator(std::int64_t classes, std::int64_t dims, int threads,
+                                       double variance_floor)
+    : classes_(classes), dims_(dims), threads_(threads), variance_floor_(variance_floor) {
   count_.setZero(classes);
   mean_.setZero(classes * dims);
   m2_.setZero(classes * dims);
   scatter_.setZero(dims * dims);
   residual_.setZero(classes * dims);
+  least_.setConstant(dims, std::numeric_limits<float>::infinity());
+  largest_.setConstant(dims, -std::numeric_limits<float>::infinity());
 }
 
 void gaussian_estimator::add(const trainer::const_matrix_view<float>& features, const std::int64_t* labels) {
@@ -128,6 +153,18 @@ void gaussian_estimator::add(const trainer::const_matrix_view<float>& features, 
                                          features.data() + begin * features.outerStride(), labels + begin,
                                          moments, workspace_of(memory_)));
   }
+  if (features.rows() == 0) return;
+  least_ = least_.cwiseMin(features.colwise().minCoeff().transpose());
+  largest_ = largest_.cwiseMax(features.colwise().maxCoeff().transpose());
+}
+
+trainer::vector<double> gaussian_estimator::overall_variance() const {
+  using wide = Eigen::Map<const row_matrix<double>>;
+  const wide mean(mean_.data(), classes_, dims_), m2(m2_.data(), classes_, dims_);
+  const double samples = count_.sum();
+  const Eigen::RowVectorXd centre = count_.transpose() * mean / samples;
+  const Eigen::RowVectorXd between = count_.transpose() * (mean.rowwise() - centre).cwiseAbs2();
+  return ((m2.colwise().sum() + between) / samples).transpose();
 }
 
 feature_gaussians gaussian_estimator::finish() {
@@ -145,8 +182,14 @@ feature_gaussians gaussian_estimator::finish() {
   by_class.mean.resize(classes_, dims_);
   by_class.log_variance.resize(classes_ * dims_);
   by_class.log_prior.resize(classes_);
+  const trainer::vector<double> overall = overall_variance();
+  const double floor = variance_floor_ * overall.mean();
+  flat_.clear();
+  for (std::int64_t j = 0; j < dims_; ++j) {
+    if (overall[j] < floor || least_[j] == largest_[j]) flat_.push_back(j);
+  }
   lgm::estimate_options<float> options;
-  options.shrinkage = static_cast<float>(shrinkage);
+  options.variance_floor = static_cast<float>(floor);
   check(lgm::estimate(
       context, shape, moments, options,
       lgm::parameters<float>{by_class.mean.data(), by_class.log_variance.data(), by_class.log_prior.data()}));
@@ -154,13 +197,15 @@ feature_gaussians gaussian_estimator::finish() {
   result.whitening.resize(dims_, dims_);
   result.offset.resize(dims_);
   lgm::whitening_options<float> common;
-  common.shrinkage = static_cast<float>(shrinkage);
+  common.variance_floor = static_cast<float>(floor);
   require_bytes(memory_, lgm::whitening_workspace_size<double>(context, shape));
   const lgm::status status =
       lgm::estimate_whitening(context, shape, moments, common, pointers_of(result), workspace_of(memory_));
   if (status == lgm::status::not_positive_definite) {
-    throw std::runtime_error(
-        "the training features have no covariance: they are all the same, or not finite");
+    throw std::runtime_error("the training features have no covariance: " +
+                             std::string(overall.maxCoeff() > 0
+                                             ? "some depend on others, and --variance-floor is too small"
+                                             : "they are all the same"));
   }
   check(status);
   result.whitened_mean.resize(classes_, dims_);
@@ -239,11 +284,18 @@ row_scores scorer::operator()(const trainer::const_matrix_view<float>& features)
     }
     if (gaussians_) score_estimates(batch, begin, result);
   }
-  // Without this a row of NaN could look like any other: what is largest among NaN is arbitrary.
   for (std::int64_t i = 0; i < features.rows(); ++i) {
-    if (features.row(i).allFinite()) continue;
-    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
     const auto at = static_cast<std::size_t>(i);
+    if (features.row(i).allFinite()) {
+      // What is not a number overflowed on its way to a distance that no float can hold.
+      for (std::vector<double>& column : result.columns) {
+        if (std::isnan(column[at])) column[at] = -infinity;
+      }
+      continue;
+    }
+    // Without this a row of NaN could look like any other: what is largest among NaN is arbitrary.
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+    result.predicted[at] = 0;
     result.log_posterior[at] = nan;
     for (std::vector<double>& column : result.columns) column[at] = nan;
   }
@@ -251,13 +303,15 @@ row_scores scorer::operator()(const trainer::const_matrix_view<float>& features)
 }
 
 void scorer::score_linear(const linear_head& of, const rows& features, std::int64_t begin, row_scores& out) {
-  auto logits = logits_.topRows(features.rows());
-  logits.noalias() = features * of.weight.transpose();
-  logits.rowwise() += of.bias.transpose();
+  // In double, which no product of two floats is too large for.
+  wide_logits_.resize(score_batch, classes_);
+  auto logits = wide_logits_.topRows(features.rows());
+  logits.noalias() = features.cast<double>() * of.weight.cast<double>().transpose();
+  logits.rowwise() += of.bias.cast<double>().transpose();
   for (Eigen::Index i = 0; i < features.rows(); ++i) {
     const auto at = static_cast<std::size_t>(begin + i);
     Eigen::Index largest = 0;
-    const auto top = static_cast<double>(logits.row(i).maxCoeff(&largest));
+    const double top = logits.row(i).maxCoeff(&largest);
     const double share = log_share(logits.row(i), largest);
     out.predicted[at] = largest;
     out.log_posterior[at] = share;
@@ -291,9 +345,13 @@ void scorer::score_gaussian(const gaussian_head& of, const rows& features, std::
 
   for (Eigen::Index i = 0; i < samples; ++i) {
     const auto at = static_cast<std::size_t>(begin + i);
-    // Of a row that is not finite no class is the largest; any will do.
-    std::int64_t& predicted = out.predicted[at];
-    if (predicted < 0 || predicted >= classes_) predicted = 0;
+    const std::int64_t predicted = out.predicted[at];
+    const bool is_far = predicted < 0 || logits_.row(i).hasNaN() || !std::isfinite(logits_(i, predicted)) ||
+                        !std::isfinite(density[i]);
+    if (is_far) {
+      score_far(of, features.data() + i * features.outerStride(), at, out);
+      continue;
+    }
     const double share = log_share(logits_.row(i), predicted);
     out.log_posterior[at] = share;
     out.columns[0][at] = static_cast<double>(density[i]);
@@ -302,6 +360,49 @@ void scorer::score_gaussian(const gaussian_head& of, const rows& features, std::
     out.columns[3][at] = -static_cast<double>(nearest_distance[i]);
     out.columns[4][at] = share;
   }
+}
+
+// The scores of a row whose logits are beyond a float, in double. Classes are compared by the differences of their logits, in
+// which the square of the row cancels: where it is large, that is all the difference there is.
+void scorer::score_far(const gaussian_head& of, const float* feature, std::size_t at, row_scores& out) const {
+  const auto count = static_cast<std::size_t>(classes_);
+  // Logits less that of class 0, without priors at first.
+  std::vector<double> distances(count), log_dets(count), priors(count), relative(count);
+  const auto log_variance = [&](std::int64_t k, std::int64_t j) {
+    if (of.covariance == lgm::covariance::identity) return 0.0;
+    return static_cast<double>(
+        of.log_variance[of.covariance == lgm::covariance::spherical ? k : k * dims_ + j]);
+  };
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto row = static_cast<std::int64_t>(k);
+    priors[k] = of.log_prior.size() > 0 ? static_cast<double>(of.log_prior[row]) : 0;
+    double excess = 0;  // of the distance over that to class 0
+    for (std::int64_t j = 0; j < dims_; ++j) {
+      const double scale = std::exp(-0.5 * log_variance(row, j));
+      const double first_scale = std::exp(-0.5 * log_variance(0, j));
+      const auto x = static_cast<double>(feature[j]), mean = static_cast<double>(of.mean(row, j)),
+                 first_mean = static_cast<double>(of.mean(0, j));
+      const double off = (x - mean) * scale, first_off = (x - first_mean) * first_scale;
+      distances[k] += off * off;
+      log_dets[k] += 0.5 * log_variance(row, j);
+      excess += (x * (scale - first_scale) - (mean * scale - first_mean * first_scale)) * (off + first_off);
+    }
+    relative[k] = priors[k] - priors[0] - (log_dets[k] - log_dets[0]) - 0.5 * excess;
+  }
+  const auto largest =
+      static_cast<std::size_t>(std::max_element(relative.begin(), relative.end()) - relative.begin());
+  const double share = log_share(Eigen::Map<const Eigen::RowVectorXd>(relative.data(), classes_),
+                                 static_cast<Eigen::Index>(largest));
+  const double density =
+      -0.5 * distances[largest] - log_dets[largest] - 0.5 * log_two_pi * static_cast<double>(dims_);
+  const double all_priors = log_sum(priors, *std::max_element(priors.begin(), priors.end()));
+  out.predicted[at] = static_cast<std::int64_t>(largest);
+  out.log_posterior[at] = share;
+  out.columns[0][at] = rounded(density);
+  out.columns[1][at] = rounded(density + priors[largest] - all_priors - share);
+  out.columns[2][at] = -rounded(distances[largest]);
+  out.columns[3][at] = -rounded(*std::min_element(distances.begin(), distances.end()));
+  out.columns[4][at] = share;
 }
 
 void scorer::score_estimates(const rows& features, std::int64_t begin, row_scores& out) {
@@ -360,6 +461,7 @@ head read_head(const trainer::model_file& file) {
         is_diagonal ? std::vector<std::int64_t>{classes, dims} : std::vector<std::int64_t>{classes};
     result.log_variance.resize(is_diagonal ? classes * dims : classes);
     file.get(variance->first, shape, result.log_variance.data());
+    require_variances(variance->first, result.log_variance);
   }
   if (file.tensors.count("head.log_prior") != 0) {
     result.log_prior = read_vector(file, "head.log_prior", classes);
@@ -375,6 +477,7 @@ std::optional<feature_gaussians> read_gaussians(const trainer::model_file& file,
   const std::int64_t classes = by_class.mean.rows(), dims = by_class.mean.cols();
   by_class.log_variance.resize(classes * dims);
   file.get("detector.log_variance", {classes, dims}, by_class.log_variance.data());
+  require_variances("detector.log_variance", by_class.log_variance);
   by_class.log_prior = read_vector(file, "detector.log_prior", classes);
   result.whitening = read_matrix(file, "detector.whitening");
   if (result.whitening.rows() != dims || result.whitening.cols() != dims) {

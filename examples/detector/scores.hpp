@@ -56,21 +56,36 @@ struct feature_gaussians {
   trainer::row_matrix<float> whitened_mean;  // [classes, dims]
 };
 
+// The least variance of a Gaussian, as a part of the variance that the training features have over all classes and on average
+// over the features. Without one a feature that is constant in a class has no variance there, and the first row that differs has
+// no density to speak of; this one leaves the first digits of all other scores as they are.
+constexpr double default_variance_floor = 1e-6;
+
 // Gathers training features batch by batch.
 class gaussian_estimator {
  public:
-  gaussian_estimator(std::int64_t classes, std::int64_t dims, int threads);
+  gaussian_estimator(std::int64_t classes, std::int64_t dims, int threads,
+                     double variance_floor = default_variance_floor);
 
-  // features [samples, dims]; labels in [0, classes).
+  // features [samples, dims], finite; labels in [0, classes).
   void add(const trainer::const_matrix_view<float>& features, const std::int64_t* labels);
 
   // Throws std::runtime_error if a class had no sample, or if no feature varies.
   feature_gaussians finish();
 
+  // The features that are constant, or vary less over all classes than the variance floor. To be asked after finish().
+  const std::vector<std::int64_t>& flat_features() const { return flat_; }
+
  private:
+  // The variance of each feature over all classes.
+  trainer::vector<double> overall_variance() const;
+
   std::int64_t classes_, dims_;
   int threads_;
+  double variance_floor_;
   trainer::vector<double> count_, mean_, m2_, scatter_, residual_;
+  trainer::vector<float> least_, largest_;
+  std::vector<std::int64_t> flat_;
   std::vector<std::byte> memory_;
 };
 
@@ -96,13 +111,15 @@ class scorer {
   // Where a score is among the names; throws std::runtime_error that lists them if it is not.
   std::size_t index_of(std::string_view name) const;
 
-  // features [samples, dims], any number of rows. A row that is not finite gets scores that are not a number.
+  // features [samples, dims], any number of rows. A row that is not finite gets scores that are not a number; no other row does:
+  // where the square of a distance is beyond a float, density and score are minus infinity and the nearest class is known.
   row_scores operator()(const trainer::const_matrix_view<float>& features);
 
  private:
   using rows = trainer::const_matrix_view<float>;
   void score_linear(const linear_head& of, const rows& features, std::int64_t begin, row_scores& out);
   void score_gaussian(const gaussian_head& of, const rows& features, std::int64_t begin, row_scores& out);
+  void score_far(const gaussian_head& of, const float* feature, std::size_t at, row_scores& out) const;
   void score_estimates(const rows& features, std::int64_t begin, row_scores& out);
 
   head head_;
@@ -112,6 +129,7 @@ class scorer {
   std::vector<std::string> names_;
   std::vector<std::byte> memory_;
   trainer::row_matrix<float> logits_, whitened_;
+  trainer::row_matrix<double> wide_logits_;
 };
 
 // All names that any scorer has.

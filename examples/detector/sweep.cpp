@@ -165,8 +165,8 @@ nlohmann::ordered_json to_json_of(const model_result& model) {
 void sweep(const sweep_options& chosen) {
   trainer::require_gnuplot();
   const trainer::options& base = chosen.training;
-  const trainer::data_set data = load_data(base.data, base.train_limit, chosen.test_limit);
-  const std::vector<outside_set> sets = outside_sets(data.test, chosen.blur, chosen.outside);
+  const trainer::data_set data = trainer::load_data_set(base.data, base.train_limit, chosen.test_limit);
+  const std::vector<outside_set> sets = outside_sets(data.test, chosen.blur, chosen.outside, chosen.odd_rows);
   const std::filesystem::path out = base.out;
   make_directory(out);
   Eigen::setNbThreads(1);  // the network's products are shared out by its workers

@@ -78,11 +78,7 @@ std::vector<std::pair<std::string, std::string>> checkpoint::fixed_options() con
 }
 
 void checkpoint::check(const model_file& saved, saved_training& result) const {
-  if (text_of(saved, "format") != format_name) throw std::runtime_error("is not a model of this trainer");
-  if (text_of(saved, "version") != format_version) {
-    throw std::runtime_error("has version " + printable(text_of(saved, "version")) + ", not " +
-                             format_version);
-  }
+  require_format(saved, {format_name});
   for (const auto& [name, now] : fixed_options()) {
     const std::string& then = text_of(saved, name);
     if (then == now) continue;

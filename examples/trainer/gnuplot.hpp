@@ -11,6 +11,9 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <system_error>
+
+#include "output_file.hpp"
 
 namespace trainer {
 
@@ -40,37 +43,36 @@ inline std::string quoted(const std::string& text) {
   return result + "'";
 }
 
-// Writes a text file; throws if that fails.
-inline void write_file(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (!file) throw std::runtime_error(path.string() + ": cannot be written");
-}
-
 // Draws directory/NAME.png with a script that is left beside it as NAME.gnuplot and may name the directory's
 // files.
 inline void draw_picture(const std::filesystem::path& directory, const std::string& name, int width,
                          int height, const std::string& script) {
   const std::filesystem::path picture = directory / (name + ".png");
-  const std::string whole = fmt::format(
-      "# Run in this directory: gnuplot {0}.gnuplot\n"
-      "set encoding utf8\n"
-      "set terminal pngcairo noenhanced size {1},{2} font 'DejaVu Sans,12' background rgb 'white'\n"
-      "set output '{0}.png'\n{3}unset output\n",
-      name, width, height, script);
-  write_file(directory / (name + ".gnuplot"), whole);
+  const std::filesystem::path drawn = directory / (name + ".png.drawn");
+  const auto whole = [&](const std::string& output) {
+    return fmt::format(
+        "# Run in this directory: gnuplot {0}.gnuplot\n"
+        "set encoding utf8\n"
+        "set terminal pngcairo noenhanced size {1},{2} font 'DejaVu Sans,12' background rgb 'white'\n"
+        "set output {3}\n{4}unset output\n",
+        name, width, height, quoted(output), script);
+  };
+  write_file(directory / (name + ".gnuplot"), whole(name + ".png"));
   std::error_code ignored;
-  std::filesystem::remove(picture, ignored);
+  std::filesystem::remove(drawn, ignored);
 
   // A locale that every system has: in the plain one gnuplot warns that it knows no degree sign.
   std::FILE* pipe = popen("LC_ALL=C.UTF-8 gnuplot", "w");
   if (pipe == nullptr) throw std::runtime_error("gnuplot: cannot be started");
-  fmt::print(pipe, "cd {}\n{}", quoted(directory.string()), whole);
+  fmt::print(pipe, "cd {}\n{}", quoted(directory.string()), whole(drawn.filename().string()));
   const bool succeeded = pclose(pipe) == 0;
-  if (!succeeded || std::filesystem::file_size(picture, ignored) == 0 || ignored) {
+  std::ifstream file(drawn, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::filesystem::remove(drawn, ignored);
+  if (!succeeded || bytes.empty()) {
     throw std::runtime_error(picture.string() + ": gnuplot could not draw it");
   }
+  write_file(picture, bytes);
 }
 
 }  // namespace trainer

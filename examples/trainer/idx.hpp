@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
-#include <memory>
-#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "input_file.hpp"
 
 // Reading image sets in the IDX layout (MNIST, Fashion-MNIST and their relatives), gzipped or plain.
 
@@ -38,65 +36,11 @@ struct data_set {
   std::int64_t classes = 0;  // one more than the largest training label
 };
 
-// What every reader of this file throws: "FILE: reason", in one line.
-[[noreturn]] inline void fail_file(const std::filesystem::path& path, const std::string& reason) {
-  throw std::runtime_error(path.string() + ": " + reason);
-}
-
-namespace detail {
-
-// A file that zlib reads; one that is not gzipped passes through as it is.
-class gz_reader {
- public:
-  explicit gz_reader(const std::filesystem::path& path) : path_(path) {
-    errno = 0;
-    file_.reset(gzopen(path.c_str(), "rb"));
-    if (!file_) fail_file(path_, errno != 0 ? std::strerror(errno) : "cannot be opened");
-  }
-
-  // Reads up to `bytes`; fewer only at the end of the file.
-  std::size_t read(std::uint8_t* out, std::size_t bytes) {
-    constexpr std::size_t max_request = 1u << 20;
-    std::size_t done = 0;
-    while (done < bytes) {
-      errno = 0;
-      const int got =
-          gzread(file_.get(), out + done, static_cast<unsigned>(std::min(max_request, bytes - done)));
-      // zlib reports a stream that stops early only through gzerror, next to the bytes it could still give.
-      int code = Z_OK;
-      const char* message = gzerror(file_.get(), &code);
-      if (code == Z_ERRNO) fail_file(path_, std::strerror(errno));
-      if (code == Z_BUF_ERROR) fail_file(path_, "truncated gzip data");
-      if (got < 0 || code < 0) fail_file(path_, "corrupt gzip data (" + reason_of(message) + ")");
-      if (got == 0) break;
-      done += static_cast<std::size_t>(got);
-    }
-    return done;
-  }
-
- private:
-  struct close {
-    void operator()(gzFile file) const { gzclose(file); }
-  };
-
-  // zlib puts the path before its reason; fail_file does that already.
-  std::string reason_of(const char* message) const {
-    const std::string text = message;
-    const std::string prefix = path_.string() + ": ";
-    return text.compare(0, prefix.size(), prefix) == 0 ? text.substr(prefix.size()) : text;
-  }
-
-  std::filesystem::path path_;
-  std::unique_ptr<gzFile_s, close> file_;
-};
-
-}  // namespace detail
-
 // Reads one IDX file with `dimensions` dimensions. Memory grows with the bytes that the file really holds, whatever its
 // header claims, and no further than 2 GiB of them, since a gzip file may hold a thousand times its size. Throws
 // std::runtime_error.
 inline idx_array read_idx(const std::filesystem::path& path, int dimensions) {
-  detail::gz_reader file(path);
+  input_file file(path);
 
   constexpr std::uint8_t unsigned_byte = 0x08;
   std::array<std::uint8_t, 4> magic{};
@@ -169,15 +113,29 @@ inline image_set load_image_set(const std::filesystem::path& directory, const st
   return {images.sizes[1], images.sizes[2], std::move(images.values), std::move(labels.values)};
 }
 
-// Reads the training and the test set of a directory.
-inline data_set load_data_set(const std::filesystem::path& directory) {
+// Reads the training and the test set of a directory, and of each set only so many images, where that is not 0. Throws if the
+// training images are all of one class.
+inline data_set load_data_set(const std::filesystem::path& directory, std::int64_t train_limit = 0,
+                              std::int64_t test_limit = 0) {
   data_set data;
   data.train = load_image_set(directory, "train");
   data.test = load_image_set(directory, "t10k");
-  data.classes = 1 + *std::max_element(data.train.labels.begin(), data.train.labels.end());
   if (data.test.rows != data.train.rows || data.test.columns != data.train.columns) {
     fail_file(find_idx(directory, "t10k-images", "idx3-ubyte"),
               "its images are not of the size of the training images");
+  }
+  const auto cut = [](image_set& set, std::int64_t limit) {
+    if (limit <= 0 || limit >= set.count()) return;
+    set.images.resize(static_cast<std::size_t>(limit * set.pixels()));
+    set.labels.resize(static_cast<std::size_t>(limit));
+  };
+  std::vector<std::uint8_t>& labels = data.train.labels;
+  data.classes = 1 + *std::max_element(labels.begin(), labels.end());
+  cut(data.train, train_limit);
+  if (std::all_of(labels.begin(), labels.end(), [&](std::uint8_t each) { return each == labels.front(); })) {
+    fail_file(find_idx(directory, "train-labels", "idx1-ubyte"),
+              "all " + std::to_string(labels.size()) + " labels that are used are " +
+                  std::to_string(labels.front()) + ": a classifier needs two classes");
   }
   const std::int64_t largest = *std::max_element(data.test.labels.begin(), data.test.labels.end());
   if (largest >= data.classes) {
@@ -185,6 +143,7 @@ inline data_set load_data_set(const std::filesystem::path& directory) {
               "label " + std::to_string(largest) + ", but the training labels have only " +
                   std::to_string(data.classes) + " classes");
   }
+  cut(data.test, test_limit);
   return data;
 }
 

@@ -45,15 +45,6 @@ std::vector<std::string> class_names(const options& chosen, std::int64_t classes
   return names;
 }
 
-data_set load_data(const options& chosen) {
-  data_set data = load_data_set(chosen.data);
-  if (chosen.train_limit > 0 && chosen.train_limit < data.train.count()) {
-    data.train.images.resize(static_cast<std::size_t>(chosen.train_limit * data.train.pixels()));
-    data.train.labels.resize(static_cast<std::size_t>(chosen.train_limit));
-  }
-  return data;
-}
-
 void make_directory(const std::filesystem::path& directory) {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
@@ -222,7 +213,7 @@ void check_checkpoints(const workbench& bench, const std::vector<head_results>& 
 
 void run(const options& chosen) {
   require_gnuplot();
-  const data_set data = load_data(chosen);
+  const data_set data = load_data_set(chosen.data, chosen.train_limit);
   make_directory(chosen.out);
   Eigen::setNbThreads(1);  // the network's products are shared out by its workers
 

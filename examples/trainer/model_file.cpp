@@ -8,11 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -21,6 +22,10 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "descriptor.hpp"
+#include "input_file.hpp"
+#include "output_file.hpp"
 
 namespace trainer {
 
@@ -180,35 +185,25 @@ std::optional<std::uint64_t> bytes_of(const std::vector<std::uint64_t>& shape, s
   return bytes;
 }
 
-// Closes a file descriptor in any case.
-class descriptor {
- public:
-  explicit descriptor(int number) : number_(number) {}
-  ~descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  descriptor(const descriptor&) = delete;
-  descriptor& operator=(const descriptor&) = delete;
-
-  int number() const { return number_; }
-  bool close_now() { return close(std::exchange(number_, -1)) == 0; }
-
- private:
-  int number_;
-};
-
 [[noreturn]] void fail_file(const std::filesystem::path& path) {
   fail(path.string() + ": " + std::strerror(errno));
 }
 
-bool write_all(int file, std::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(file, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    bytes.remove_prefix(static_cast<std::size_t>(written));
+template <class T>
+bool all_finite(const std::string& data) {
+  for (std::size_t at = 0; at < data.size(); at += sizeof(T)) {
+    if (!std::isfinite(detail::little_endian<T>(data.data() + at))) return false;
   }
   return true;
+}
+
+void require_finite(const model_file& model) {
+  for (const auto& [name, tensor] : model.tensors) {
+    const bool is_finite = tensor.type == element::f32   ? all_finite<float>(tensor.data)
+                           : tensor.type == element::f64 ? all_finite<double>(tensor.data)
+                                                         : true;
+    if (!is_finite) fail("tensor " + printable(name) + " holds values that are not finite");
+  }
 }
 
 }  // namespace
@@ -319,30 +314,39 @@ model_file load_model(const std::filesystem::path& path) {
     done += static_cast<std::size_t>(got);
   }
   bytes.resize(done);
+  if (const char* const reason = mistaken_file(bytes)) fail(path.string() + ": " + reason);
   try {
-    return read_model(bytes);
+    model_file model = read_model(bytes);
+    require_finite(model);
+    return model;
   } catch (const std::runtime_error& error) {
     fail(path.string() + ": " + error.what());
   }
 }
 
 void save_model(const std::filesystem::path& path, const model_file& model) {
-  const std::string bytes = model_bytes(model);
-  const std::filesystem::path temporary = path.string() + ".part";
-  try {
-    descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-    // The content is on disk before the name is, so that not even a loss of power leaves a name without it.
-    if (file.number() < 0 || !write_all(file.number(), bytes) || fsync(file.number()) != 0 ||
-        !file.close_now() || std::rename(temporary.c_str(), path.c_str()) != 0) {
-      fail_file(path);
-    }
-  } catch (...) {
-    unlink(temporary.c_str());
-    throw;
+  write_file(path, model_bytes(model));
+}
+
+void require_format(const model_file& model, std::initializer_list<std::string_view> formats) {
+  constexpr std::string_view known_version = "1";
+  const auto text_of = [&](const std::string& name) -> const std::string& {
+    const auto found = model.metadata.find(name);
+    if (found == model.metadata.end()) fail("__metadata__ has no '" + name + "'");
+    return found->second;
+  };
+  const std::string& format = text_of("format");
+  if (std::find(formats.begin(), formats.end(), format) == formats.end()) {
+    std::string expected;
+    for (const std::string_view each : formats)
+      expected += (expected.empty() ? "" : " or ") + std::string(each);
+    fail("has format " + printable(format) + ", not " + expected);
   }
-  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-  descriptor directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (directory.number() < 0 || fsync(directory.number()) != 0) fail_file(folder);
+  const std::string& version = text_of("version");
+  if (version != known_version) {
+    fail("has version " + printable(version) + " of " + format + ", and only " + std::string(known_version) +
+         " is known");
+  }
 }
 
 }  // namespace trainer

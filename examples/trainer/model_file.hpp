@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <initializer_list>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -81,10 +82,13 @@ std::string model_bytes(const model_file& model);
 // A text from a file, fit to be shown: in quotes, in one line, not too long.
 std::string printable(std::string_view text);
 
-// The same from and to disk; errors begin with the path. save_model replaces the file in one piece: whenever
-// the process ends or the machine stops, the path has the old content or the new one.
+// The same from and to disk; errors begin with the path. load_model refuses values that are not finite; save_model writes as
+// write_file does.
 model_file load_model(const std::filesystem::path& path);
 void save_model(const std::filesystem::path& path, const model_file& model);
+
+// Throws unless __metadata__ has one of these formats, in the version that these programs know.
+void require_format(const model_file& model, std::initializer_list<std::string_view> formats);
 
 // ---- implementation of the templates ----
 

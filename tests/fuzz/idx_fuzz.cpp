@@ -128,6 +128,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   } else if (mode == 5) {
     file.resize(file.size() - 1 - place % file.size());
     fuzz::require(!read(file, dimensions), "a gzip file that is cut off is an error");
+  } else if (mode == 6) {
+    file.push_back(static_cast<std::uint8_t>(damage));
+    fuzz::require(!read(file, dimensions), "a byte after gzip data is an error");
   } else {
     file[data[2] % file.size()] ^= static_cast<std::uint8_t>(damage);
     const auto array = read(file, dimensions);

@@ -26,6 +26,10 @@ class memory_file {
   memory_file& operator=(const memory_file&) = delete;
   ~memory_file() { close(descriptor_); }
   std::string path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+  void become_standard_input() const {
+    require(lseek(descriptor_, 0, SEEK_SET) == 0 && dup2(descriptor_, STDIN_FILENO) == STDIN_FILENO,
+            "standard input could be changed");
+  }
 
  private:
   int descriptor_;

@@ -3,43 +3,28 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <vector>
 
+#include "all_rows.hpp"
 #include "memory_file.hpp"
 #include "support.hpp"
 
-// Arrays of rows: any file gives the numbers that it holds, whatever the batches they are read in, or one line that says why
-// not.
+// Arrays of rows: any file gives the numbers that it holds, whatever the batches they are read in and whether it has a name or
+// is standard input, or one line that says why not.
 
 namespace {
 
 // All rows, `batch` at a time; empty where the reader throws.
 template <class T>
-std::vector<T> read(const fuzz::bytes& content, std::int64_t batch) {
+std::vector<T> read(const fuzz::bytes& content, std::int64_t batch, bool from_standard_input = false) {
   const fuzz::memory_file file(content);
+  if (from_standard_input) file.become_standard_input();
   try {
-    const std::unique_ptr<detector::row_reader> reader = detector::open_rows(file.path());
-    fuzz::require(reader->rows() > 0 && reader->columns() > 0, "no dimension is empty");
-    std::vector<T> all;
-    // Rows may be longer than any file here: then only all that is there can be read at once.
-    if (batch == 0 || reader->columns() > 1 << 16) {
-      if constexpr (std::is_same_v<T, float>)
-        all = reader->read_all();
-      else
-        all = reader->read_all_whole();
-    } else {
-      std::vector<T> rows(static_cast<std::size_t>(batch * reader->columns()));
-      while (const std::int64_t n = reader->read(batch, rows.data()))
-        all.insert(all.end(), rows.begin(), rows.begin() + n * reader->columns());
-    }
-    fuzz::require(static_cast<std::int64_t>(all.size()) == reader->rows() * reader->columns(),
-                  "there are as many numbers as the shape says");
-    // A byte of a gzip file holds at most 1032.
-    fuzz::require(all.size() <= 1032 * content.size(), "there are no more numbers than the file holds");
-    return all;
+    const std::unique_ptr<detector::row_reader> reader =
+        detector::open_rows(from_standard_input ? "-" : file.path());
+    return fuzz::all_rows<T>(*reader, batch, content.size());
   } catch (const std::runtime_error& error) {
     fuzz::require_message(error.what());
     return {};
@@ -48,11 +33,13 @@ std::vector<T> read(const fuzz::bytes& content, std::int64_t batch) {
 
 template <class T>
 void check(const fuzz::bytes& content, std::int64_t batch) {
-  const std::vector<T> once = read<T>(content, 0), in_batches = read<T>(content, batch);
-  fuzz::require(
-      once.size() == in_batches.size() &&
-          (once.empty() || std::memcmp(once.data(), in_batches.data(), once.size() * sizeof(T)) == 0),
-      "batches give what one read gives");
+  const std::vector<T> once = read<T>(content, 0);
+  fuzz::require(fuzz::same_bits(once, read<T>(content, batch)), "batches give what one read gives");
+  // An archive has to be a file.
+  const bool is_archive = content.size() > 1 && content[0] == 'P' && content[1] == 'K';
+  if (!is_archive)
+    fuzz::require(fuzz::same_bits(once, read<T>(content, batch, true)),
+                  "standard input gives what a file gives");
 }
 
 }  // namespace

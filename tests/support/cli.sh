@@ -27,6 +27,24 @@ rejects() {
   [ -s stdout ] && fail "wrote to stdout: $*"
 }
 
+# rejects_odd_numbers [COMMAND]: no option that --help lists with a number takes NaN or an infinity.
+rejects_odd_numbers() {
+  local option number count=0
+  for option in $("$program" "$@" --help | grep -oE '^ +--[a-z-]+ (INT|UINT|FLOAT)' | awk '{ print $1 }'); do
+    for number in nan -nan inf -inf 1e999 NaN; do rejects "$option: " "$@" "$option=$number"; done
+    count=$((count + 1))
+  done
+  [ "$count" -ge 1 ] || fail "$*: no option with a number"
+  echo "$program $*: $count options with a number"
+}
+
+# not_files: makes files that are often found in the place of others.
+not_files() {
+  printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 7\n' 5 >pointer
+  printf '<!DOCTYPE html>\n<html><title>Sign in</title></html>\n' >page
+  : >empty
+}
+
 # bytes NUMBER...: bytes of these values.
 bytes() {
   local text
