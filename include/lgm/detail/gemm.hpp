@@ -101,7 +101,12 @@ inline std::array<gemm_panels, 3> cut_panels(std::int64_t n, std::int64_t panel,
     between = pair;
   }
   const std::int64_t first = whole + between, rest = n - first;
-  return {{{0, whole, whole}, {whole, between, between}, {first, rest, rest == 0 ? 0 : rest <= pair ? pair : panel}}};
+  return {{{0, whole, whole},
+           {whole, between, between},
+           {first, rest,
+            rest == 0      ? 0
+            : rest <= pair ? pair
+                           : panel}}};
 }
 
 // The first columns of some rows from one matrix into another.
@@ -143,8 +148,8 @@ void ordered_gemm(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, st
     for (std::int64_t l = 0; l < k; l += sizes::inner_block) {
       const std::int64_t depth = smaller(sizes::inner_block, k - l);
       for (const gemm_panels& p : parts) {
-        pack_panels(scratch.lhs + p.first * depth, rows_of{b + (i + p.first) * ldb + l, ldb, p.count - 1}, depth,
-                    p.padded);
+        pack_panels(scratch.lhs + p.first * depth, rows_of{b + (i + p.first) * ldb + l, ldb, p.count - 1},
+                    depth, p.padded);
       }
       for (std::int64_t j = 0; j < m; j += sizes::column_block) {
         const std::int64_t rows = smaller(sizes::column_block, m - j);

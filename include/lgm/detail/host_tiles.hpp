@@ -209,8 +209,8 @@ class host_tiles {
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);
       const bool has_target = target >= first && target < first + count;
-      row_part part{first, group_type{}.hold(tile_row(i) + first, count), buffers.parts[first / plan.row_part],
-                    has_target ? target - first : -1};
+      row_part part{first, group_type{}.hold(tile_row(i) + first, count),
+                    buffers.parts[first / plan.row_part], has_target ? target - first : -1};
       f(part);
     }
   }
