@@ -315,8 +315,8 @@ verdicts flat differs.npy
 awk -F '\t' 'NR > 1 && !($4 > -1e6) { exit 1 }' verdicts || fail "a constant feature: $(sed -n 6p verdicts)"
 [ "$(sed -n 6p verdicts | cut -f 5)" = reject ] || fail "a constant feature: $(sed -n 6p verdicts)"
 low=$(sed -n 6p verdicts | cut -f 4)
-"$program" calibrate "${flat[@]}" --data same.npy --variance-floor 0.1 --out flat >stdout 2>stderr || fail "floor: $(cat stderr)"
-verdicts flat differs.npy
+"$program" calibrate "${flat[@]}" --data same.npy --variance-floor 0.1 --out wide >stdout 2>stderr || fail "floor: $(cat stderr)"
+verdicts wide differs.npy
 awk -F '\t' -v low="$low" 'NR == 6 && !($4 > low + 100) { exit 1 }' verdicts || fail "--variance-floor changes nothing"
 rejects '--variance-floor is too small' calibrate "${flat[@]}" --data same.npy --variance-floor 0 --out x
 

@@ -63,9 +63,10 @@ void check_resumed(const std::string& name, const MakeHead& make_head, double tr
   // What it saves now is what it has read.
   const trainer::model_file again = model.save();
   REQUIRE(again.tensors.size() == resumed->model.tensors.size());
-  for (const auto& [tensor_name, tensor] : again.tensors) {
-    CAPTURE(tensor_name);
-    CHECK((resumed->model.find(tensor_name, tensor.type, tensor.shape).data == tensor.data));
+  for (const auto& each : again.tensors) {
+    CAPTURE(each.first);
+    const trainer::model_tensor& tensor = each.second;
+    CHECK((resumed->model.find(each.first, tensor.type, tensor.shape).data == tensor.data));
   }
 }
 

@@ -99,7 +99,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if ((data[0] & 8) != 0) {
     file.resize(file.size() - 1 - data[2] % file.size());
   } else {
-    file[(data[2] << 4 | data[1] >> 4) % file.size()] ^= static_cast<std::uint8_t>(1 << (data[1] & 7));
+    file[(std::size_t{data[2]} << 4 | data[1] >> 4) % file.size()] ^=
+        static_cast<std::uint8_t>(1 << (data[1] & 7));
   }
   read(file, "x");
   return 0;
