@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <fmt/format.h>
-
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -34,16 +32,18 @@ CLI::Validator number_check(const std::string& which, const Holds& holds) {
 // A number of [least, most], both of the option's own type.
 template <class T>
 CLI::Validator between(T least, T most) {
-  return detail::number_check<T>(fmt::format("from {} to {}", least, most),
+  std::ostringstream which;
+  which << "from " << least << " to " << most;
+  return detail::number_check<T>(which.str(),
                                  [least, most](T value) { return value >= least && value <= most; });
 }
 
 // A whole number that may be used in sums.
 inline CLI::Validator at_least(std::int64_t least) {
   constexpr std::int64_t most = std::int64_t{1} << 40;
-  return detail::number_check<std::int64_t>(fmt::format("from {} on", least), [least](std::int64_t value) {
-    return value >= least && value <= most;
-  });
+  return detail::number_check<std::int64_t>(
+      "from " + std::to_string(least) + " on",
+      [least](std::int64_t value) { return value >= least && value <= most; });
 }
 
 template <class T>
