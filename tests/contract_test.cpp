@@ -485,6 +485,18 @@ TEST_CASE_TEMPLATE("a bad value behind alpha_at: losses are NaN, gradients zero"
       }
 }
 
+TEST_CASE("what alpha_at overrides may be anything") {
+  const double alpha = 0.25;
+  auto p = make_problem<double>(83, make_shape(14, 5, 6, lgm::covariance::diagonal));
+  p.options.alpha = alpha;
+  outputs<double> expected(p), out(p);
+  REQUIRE(forward_backward(context_of(1), p, expected) == status::success);
+  p.options.alpha = -1;
+  p.options.alpha_at = &alpha;
+  REQUIRE(forward_backward(context_of(1), p, out) == status::success);
+  out.check_same_bits(expected);
+}
+
 TEST_CASE_TEMPLATE("no samples, or all ignored: zero under sum, NaN under mean, gradients zero", T, float,
                    double) {
   for (const auto covariance : covariances)

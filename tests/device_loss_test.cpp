@@ -121,6 +121,22 @@ TEST_CASE("a small problem with labels takes two launches and no product") {
     }
 }
 
+TEST_CASE("workspace_size is enough for fewer samples too") {
+  for (const auto covariance : covariances)
+    for (const std::size_t tile_bytes : {std::size_t{1} << 16, std::size_t{1} << 20}) {
+      CAPTURE(name_of(covariance));
+      CAPTURE(tile_bytes);
+      const auto c = device_context_of(task_groups::serial, tile_bytes);
+      std::size_t fewer = 0;
+      for (std::int64_t samples = 0; samples < 3000; samples += samples / 16 + 1) {
+        CAPTURE(samples);
+        const std::size_t bytes = lgm::workspace_size<double>(c, make_shape(samples, 50, 20, covariance));
+        CHECK(bytes >= fewer);
+        fewer = bytes;
+      }
+    }
+}
+
 TEST_CASE_TEMPLATE("gradients from any slope of the logits", T, float, double) {
   const auto contexts = device_contexts();
   for (const auto covariance : covariances)

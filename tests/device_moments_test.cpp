@@ -122,6 +122,25 @@ TEST_CASE("a label that is no class is not counted, and its features are not rea
   CHECK(got.scatter.same_bits(expected.scatter));
 }
 
+TEST_CASE("a sample without weight is not counted, and its features are not read") {
+  auto s = make_samples<double>(86, 40, 4, 3, {5, 0});
+  s.weights.assign(40, 0.5);
+  auto clean = s;
+  // Among them the first of each class.
+  for (const std::size_t i : {0u, 1u, 2u, 3u, 4u, 5u, 20u}) {
+    s.weights[i] = 0;
+    s.feature(i, 1) = std::numeric_limits<double>::quiet_NaN();
+    clean.labels[i] = clean.options.ignore_label;
+  }
+  for (const auto& c : device_contexts()) {
+    moments_memory<double> got(s.shape), expected(s.shape);
+    REQUIRE(accumulate(c, s, 0, 40, got.get(without::nothing)) == status::success);
+    REQUIRE(accumulate(c, clean, 0, 40, expected.get(without::nothing)) == status::success);
+    got.check_same_class_bits(expected);
+    CHECK(got.scatter.same_bits(expected.scatter));
+  }
+}
+
 TEST_CASE("estimates are the host's") {
   for (const auto covariance : covariances)
     for (const double shrinkage : {0.0, 0.25})

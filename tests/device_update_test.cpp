@@ -45,6 +45,16 @@ TEST_CASE("a step, new means, merged states and a scheduled margin are one launc
   REQUIRE(lgm::initialize_means(lgm::host_context{}, shape, 3, 0.5f, on_host) == lgm::status::success);
   CHECK(mean == host);
   for (const float v : log_variance) CHECK(v == 0);
+  // A shard has the whole's numbers.
+  lgm::shape shard = shape;
+  shard.classes = 30;
+  shard.class_begin = 10;
+  shard.total_classes = 40;
+  lgm::parameters<float> of_shard;
+  of_shard.mean = mean.data();
+  REQUIRE(lgm::initialize_means(device_context_of(task_groups::serial), shard, 3, 0.5f, of_shard) ==
+          lgm::status::success);
+  for (std::size_t n = 0; n < 1800; ++n) CHECK(mean[n] == host[n + 600]);
 
   std::vector<float> from(1400, 1), into(1400, 2);
   REQUIRE(lgm::merge_row_state(c, shape, from.data(), into.data()) == lgm::status::success);

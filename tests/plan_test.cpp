@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <lgm/detail/workspace.hpp>
 #include <lgm/lgm.hpp>
 #include <limits>
 
@@ -136,4 +138,18 @@ TEST_CASE("the size of the log variances") {
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::identity)) == 0);
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::spherical)) == 3);
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::diagonal)) == 12);
+}
+
+TEST_CASE("pieces of a workspace begin at cache lines, wherever its memory does") {
+  alignas(64) static char memory[1024];
+  for (std::size_t offset = 0; offset <= 64; ++offset) {
+    lgm::detail::arena sizes, pieces(lgm::workspace{memory + offset, sizeof(memory) - offset});
+    for (lgm::detail::arena* a : {&sizes, &pieces}) {
+      char* const one = a->take<char>(1);
+      double* const two = a->take<double>(9);
+      CHECK(reinterpret_cast<std::uintptr_t>(one) % 64 == 0);
+      CHECK(reinterpret_cast<std::uintptr_t>(two) % 64 == 0);
+      if (one != nullptr) CHECK(reinterpret_cast<char*>(two + 9) <= memory + offset + sizes.bytes());
+    }
+  }
 }

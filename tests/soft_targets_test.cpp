@@ -347,6 +347,25 @@ TEST_CASE_TEMPLATE("a feature or target that is not finite spoils its own row an
       }
 }
 
+TEST_CASE_TEMPLATE("a class that its prior excludes costs what its target is: infinity, or nothing", T, float,
+                   double) {
+  for (const auto covariance : covariances) {
+    CAPTURE(name_of(covariance));
+    auto p = one_hot(make_problem<T>(318, make_shape(2, 3, 4, covariance),
+                                     margin_options<T>(lgm::reduction::none), {1, 1, 1, 0, 0}));
+    p.log_prior[2] = -std::numeric_limits<T>::infinity();
+    const T targets[2][3] = {{T(0.5), T(0), T(0.5)}, {T(0.5), T(0.5), T(0)}};
+    for (std::size_t i = 0; i < 2; ++i)
+      for (std::size_t k = 0; k < 3; ++k) p.target(i, k) = targets[i][k];
+    outputs<T> out(p);
+    REQUIRE(forward(context_of(1), p, out.result()) == status::success);
+    CHECK(out.classification[0] == std::numeric_limits<T>::infinity());
+    CHECK(out.total[0] == std::numeric_limits<T>::infinity());
+    CHECK(std::isfinite(out.classification[1]));
+    CHECK(std::isfinite(out.total[1]));
+  }
+}
+
 // Pairs of classes 0.1 deviations apart in 512 dimensions. Half of a sample's target is its class, half the class's
 // double, whose prior of e^-60 puts its logit far below the row's largest: only the target says that its digits matter.
 // The loss is half of the double's 60, give or take the two distances' difference of about 2.5.
