@@ -7,7 +7,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 data_package=dataset-fashion-mnist
 demo_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev zlib1g-dev libzip-dev libcli11-dev libfmt-dev
                nlohmann-json3-dev gnuplot-nox fonts-dejavu-core "$data_package")
-test_packages=("${demo_packages[@]}" clang clang-format clang-tidy llvm libclang-rt-dev libomp-dev doxygen
+test_packages=(g++ cmake ninja-build ccache libeigen3-dev doctest-dev nlohmann-json3-dev)
+all_packages=("${demo_packages[@]}" clang clang-format clang-tidy llvm libclang-rt-dev libomp-dev doxygen
                libbenchmark-dev libopenblas-dev python3-numpy python3-pip valgrind)
 
 # What each folder of examples/ in a framework needs, beyond its requirements.txt.
@@ -33,13 +34,15 @@ usage() {
 usage: cmake/bootstrap.sh demo [OPTION...]      build the trainer, train it and name its pictures
        cmake/bootstrap.sh example NAME [ARG...] build the example in a framework and run its tests;
                                                 NAME: ${framework_examples[*]}
-       cmake/bootstrap.sh test                  run every check: format, lint, g++, clang++, nvcc, sanitizers,
-                                                fuzzing, tests, the examples
+       cmake/bootstrap.sh test [--all]          build the library's tests with g++ and run them;
+                                                --all: every check: format, lint, the other tests, clang++, nvcc,
+                                                sanitizers, fuzzing, the examples. What "test" has built is used
+                                                again, and what passed on the same files is not run again
 
 All install the Debian or Ubuntu packages that are missing, or print the command that does, and build in build/.
 demo hands its options to the trainer: --epochs N, --data DIR, ... (demo --help lists them); pictures and tables go
 to --out DIR, build/demo unless said. example puts Python packages into build/python, which the examples share, and
-hands its arguments to examples/NAME/check. test skips what this machine has no tool for and says so;
+hands its arguments to examples/NAME/check. test --all skips what this machine has no tool for and says so;
 LGM_REQUIRE_CUDA=1, LGM_REQUIRE_EIGEN5=1 and LGM_REQUIRE_CLANG_TOOLS=1 make a failure of that.
 EOF
 }
@@ -139,7 +142,41 @@ example() {
   PYTHON=$environment/bin/python "$folder/check" "$@"
 }
 
-# ---- test: stages, each with its log in build/ci and its minutes in the table at the end ----
+# ---- test ----
+
+# Of what the library's tests saw: every file of the checkout, and the programs themselves, which the compiler's settings and the
+# packages of this machine went into. One file that differs, and they are run again.
+tests_seen() {
+  find . \( -path ./build -o -path ./.git \) -prune -o -type f -print0 | sort -z | xargs -0 sha256sum
+  ctest --preset gcc -N -L '^library$' | sed -n 's,^ *Test *#[0-9]*: ,build/gcc/bin/,p' | while read -r program; do
+    if [[ -f $program ]]; then sha256sum "$program"; fi
+  done
+}
+tests_passed=build/library-tests-passed
+
+test_library() {
+  install_missing "${test_packages[@]}"
+  cd "$root"
+  rm -f "$tests_passed"
+  # The examples and the benchmarks wait for --all, and so do the packages that they need.
+  cmake --preset gcc -DLGM_BUILD_EXAMPLES=OFF -DLGM_BUILD_BENCHMARKS=OFF >/dev/null
+  cmake --build --preset gcc --target lgm_library_tests
+  tests_seen >build/library-tests-seen
+  ctest --preset gcc -L '^library$' -j "$(nproc)"
+  mv build/library-tests-seen "$tests_passed"
+}
+
+# The tests of the preset gcc, but for those that have passed as they are.
+test_gcc() {
+  local left=()
+  if [[ -f $tests_passed ]] && tests_seen | cmp -s - "$tests_passed"; then
+    echo "note: fewer tests: the library's passed before, with these files and programs"
+    left=(-LE '^library$')
+  fi
+  ctest --preset gcc "${left[@]}" -j "$jobs"
+}
+
+# ---- test --all: stages, each with its log in build/ci and its minutes in the table at the end ----
 
 minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
@@ -171,7 +208,7 @@ test_preset() { stage "$1 build" build_preset "$1" && stage "$1 test" ctest --pr
 
 # Stages that follow each other, because they share a folder of build/.
 chain_gcc() {
-  test_preset gcc || true
+  stage 'gcc build' build_preset gcc && stage 'gcc test' test_gcc || true
   stage docs check_docs
 }
 chain_tidy() { stage tidy check_tidy; }
@@ -190,8 +227,8 @@ chain_examples() {
   stage dlpack check_dlpack
 }
 
-run_tests() {
-  install_missing "${test_packages[@]}" "${example_packages[@]}" "${jax_packages[@]}" "${tensorflow_packages[@]}" \
+test_all() {
+  install_missing "${all_packages[@]}" "${example_packages[@]}" "${jax_packages[@]}" "${tensorflow_packages[@]}" \
     "${pytorch_packages[@]}" "${caffe_packages[@]}"
   cd "$root"
   rm -rf build/ci
@@ -234,7 +271,16 @@ case ${1-} in
     shift
     example "$@"
     ;;
-  test) run_tests ;;
+  test)
+    case ${2-} in
+      '') test_library ;;
+      --all) test_all ;;
+      *)
+        usage >&2
+        exit 2
+        ;;
+    esac
+    ;;
   -h | --help | help) usage ;;
   *)
     usage >&2

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-# The stages of `cmake/bootstrap.sh test` that are more than building and testing a preset. Sourced there; each runs in
+# The stages of `cmake/bootstrap.sh test --all` that are more than building and testing a preset. Sourced there; each runs in
 # the repository's root, prints a line that begins with "skipped:" where it cannot run, and returns false if it fails.
 
 # How many processes a stage may have at a time.
