@@ -322,7 +322,7 @@ class host_loss {
 
   // Whether the target has the largest logit without margin. Near a tie the product's rounding must not
   // decide, so both are then computed from the differences, as a label's logit always is.
-  bool is_correct(std::int64_t i) const {
+  [[gnu::noinline]] bool is_correct(std::int64_t i) const {
     const row_record<T>& r = b_.record[i];
     const auto exact = [&](std::int64_t k) {
       return target_of(group_type{}, t_.shape.dims, t_.features(i), t_.parameters_of(k), t_.log_prior(k),

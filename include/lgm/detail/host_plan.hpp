@@ -142,7 +142,7 @@ struct host_buffers {
 };
 
 template <class T>
-std::size_t host_bytes(const host_plan& p, const shape& s) {
+[[gnu::noinline]] std::size_t host_bytes(const host_plan& p, const shape& s) {
   arena a;
   const host_buffers<T> sizes(a, p, s);
   static_cast<void>(sizes);

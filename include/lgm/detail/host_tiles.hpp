@@ -221,9 +221,7 @@ class host_tiles {
   }
   // d_k of row i and class k of the part, from the differences.
   auto direct(std::int64_t i, const row_part& part) const {
-    return [this, i, first = first_class + part.first](std::int64_t k) {
-      return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(first + k));
-    };
+    return [this, i, first = first_class + part.first](std::int64_t k) { return distance(i, first + k); };
   }
 
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
@@ -282,6 +280,10 @@ class host_tiles {
   }
 
  private:
+  // d_k of row i and class k of the call. Of few classes, and in many loops.
+  [[gnu::noinline]] T distance(std::int64_t i, std::int64_t k) const {
+    return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(k));
+  }
   void find_bounds() {
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);

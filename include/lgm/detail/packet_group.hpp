@@ -38,19 +38,26 @@ struct packet {
     if constexpr (has_masks) {
       return {Eigen::internal::ploadu<native>(p, static_cast<mask>((1u << count) - 1u)), 0};
     } else {
-      T lanes[std::size_t(size)] = {};
-      for (int lane = 0; lane < count; ++lane) lanes[lane] = p[lane];
-      return load(lanes);
+      return load_part(p, count);
     }
   }
   EIGEN_ALWAYS_INLINE void store(T* p, int count) const {
     if constexpr (has_masks) {
       Eigen::internal::pstoreu(p, value, static_cast<mask>((1u << count) - 1u));
     } else {
-      T lanes[std::size_t(size)];
-      store(lanes);
-      for (int lane = 0; lane < count; ++lane) p[lane] = lanes[lane];
+      store_part(p, count);
     }
+  }
+  // Once a row, and in every loop: calls keep the loops short.
+  [[gnu::noinline]] static packet load_part(const T* p, int count) {
+    T lanes[std::size_t(size)] = {};
+    for (int lane = 0; lane < count; ++lane) lanes[lane] = p[lane];
+    return load(lanes);
+  }
+  [[gnu::noinline]] void store_part(T* p, int count) const {
+    T lanes[std::size_t(size)];
+    store(lanes);
+    for (int lane = 0; lane < count; ++lane) p[lane] = lanes[lane];
   }
 
   EIGEN_ALWAYS_INLINE friend packet operator+(packet a, packet b) {
@@ -184,22 +191,33 @@ struct packet_group {
     if (i < n) f(packet_index{i, static_cast<int>(n - i)});
   }
 
-  // Four packets in flight hide the latency of op.
+  // Four packets in flight hide the latency of op. What is left takes turns in one short loop: f is compiled five times, and
+  // with a loop that is unrolled in full more than eight.
   template <class F, class Op>
   T reduce(std::int64_t n, T init, F f, Op op) const {
-    constexpr int size = packet<T>::size, lanes_in_flight = 4;
-    packet<T> sums[lanes_in_flight];
-    for (auto& sum : sums) sum = packet<T>(init);
+    constexpr int size = packet<T>::size;
+    packet<T> first(init), second(init), third(init), last(init);
     std::int64_t i = 0;
-    for (; i + lanes_in_flight * size <= n; i += lanes_in_flight * size)
-      for (int s = 0; s < lanes_in_flight; ++s) sums[s] = op(sums[s], f(packet_index{i + s * size, size}));
-    for (int s = 0; i + size <= n; i += size, ++s) sums[s] = op(sums[s], f(packet_index{i, size}));
-    if (i < n) {
-      const packet<T> tail = f(packet_index{i, static_cast<int>(n - i)});
-      sums[lanes_in_flight - 1] =
-          op(sums[lanes_in_flight - 1], first_lanes(static_cast<int>(n - i), tail, packet<T>(init)));
+    for (; i + 4 * size <= n; i += 4 * size) {
+      first = op(first, f(packet_index{i, size}));
+      second = op(second, f(packet_index{i + size, size}));
+      third = op(third, f(packet_index{i + 2 * size, size}));
+      last = op(last, f(packet_index{i + 3 * size, size}));
     }
-    return reduce_lanes(op(op(sums[0], sums[1]), op(sums[2], sums[3])), op);
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 1
+#endif
+    for (; i < n; i += size) {
+      const int count = n - i < size ? static_cast<int>(n - i) : size;
+      packet<T> value = f(packet_index{i, count});
+      if (count < size) value = first_lanes(count, value, packet<T>(init));
+      const packet<T> next = op(first, value);
+      first = second;
+      second = third;
+      third = last;
+      last = next;
+    }
+    return reduce_lanes(op(op(first, second), op(third, last)), op);
   }
 
   template <class F>

@@ -36,12 +36,12 @@ using host_threads = openmp_threads;
 using host_threads = one_thread;
 #endif
 
-// body(task, slot) for every task of [0, tasks), in any order; no two tasks run with the same slot of [0,
-// threads) at a time. What a task computes must not depend on its slot.
-template <class Threads, class Body>
-void parallel_for(const parallel_for_hook& hook, int threads, std::int64_t tasks, Body body) {
+// call(state, task, slot) for every task of [0, tasks): see parallel_for.
+template <class Threads>
+[[gnu::noinline]] void run_tasks(const parallel_for_hook& hook, int threads, std::int64_t tasks, void* state,
+                                 void (*call)(void* state, std::int64_t task, int slot)) {
   if (threads <= 1 || tasks <= 1) {
-    for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
+    for (std::int64_t task = 0; task < tasks; ++task) call(state, task, 0);
     return;
   }
   std::atomic<std::int64_t> next{0};
@@ -49,15 +49,24 @@ void parallel_for(const parallel_for_hook& hook, int threads, std::int64_t tasks
     for (;;) {
       const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
       if (task >= tasks) return;
-      body(task, slot);
+      call(state, task, slot);
     }
   };
   if (hook.run == nullptr) {
     Threads::run(threads, work);
     return;
   }
-  const auto call = [](void* state, int slot) { (*static_cast<decltype(work)*>(state))(slot); };
-  hook.run(hook.user, threads, call, &work);
+  hook.run(
+      hook.user, threads, [](void* of, int slot) { (*static_cast<decltype(work)*>(of))(slot); }, &work);
+}
+
+// body(task, slot) for every task of [0, tasks), in any order; no two tasks run with the same slot of [0,
+// threads) at a time. What a task computes must not depend on its slot. The body is compiled once, whoever runs it.
+template <class Threads, class Body>
+void parallel_for(const parallel_for_hook& hook, int threads, std::int64_t tasks, Body body) {
+  run_tasks<Threads>(hook, threads, tasks, &body, [](void* state, std::int64_t task, int slot) {
+    (*static_cast<Body*>(state))(task, slot);
+  });
 }
 
 }  // namespace lgm::detail

@@ -31,17 +31,22 @@ class arena {
   // count elements, aligned to a cache line; null when only adding up.
   template <class T>
   T* take(std::int64_t count) {
-    T* piece = base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + used_);
-    constexpr auto most = static_cast<std::size_t>(endless_size);
-    const auto bytes = static_cast<std::size_t>(bounded_product(count, sizeof(T)));
-    used_ = smaller(used_ + (bytes + alignment - 1) / alignment * alignment, most);
-    return piece;
+    return static_cast<T*>(take_bytes(count, sizeof(T)));
   }
 
   // What a caller has to bring, wherever its memory begins.
   std::size_t bytes() const { return used_ + alignment; }
 
  private:
+  // A plan takes dozens of pieces.
+  [[gnu::noinline]] void* take_bytes(std::int64_t count, std::int64_t each) {
+    void* const piece = base_ == nullptr ? nullptr : base_ + used_;
+    constexpr auto most = static_cast<std::size_t>(endless_size);
+    const auto bytes = static_cast<std::size_t>(bounded_product(count, each));
+    used_ = smaller(used_ + (bytes + alignment - 1) / alignment * alignment, most);
+    return piece;
+  }
+
   char* base_ = nullptr;
   std::size_t used_ = 0;
 };
