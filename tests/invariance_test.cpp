@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -134,11 +135,11 @@ void compute(const lgm::host_context& context, const inputs<T>& p, std::int64_t 
     std::vector<T> gradient(size_of(count * s.dims));
     lgm::gradients<T, T> g;
     g.feature = gradient.data();
-    const status answer =
-        name == "a step" ? lgm::forward_backward(context, s, p.mixture(), o, features, labels, nullptr, r, g, w)
-        : name.find("soft") != std::string::npos
-            ? lgm::forward(context, s, p.mixture(), o, features, soft, r, w)
-            : lgm::forward(context, s, p.mixture(), o, features, labels, r, w);
+    const status answer = name == "a step" ? lgm::forward_backward(context, s, p.mixture(), o, features,
+                                                                   labels, nullptr, r, g, w)
+                          : name.find("soft") != std::string::npos
+                              ? lgm::forward(context, s, p.mixture(), o, features, soft, r, w)
+                              : lgm::forward(context, s, p.mixture(), o, features, labels, r, w);
     REQUIRE(answer == status::success);
   }
   if (losses_alone) return;
@@ -179,7 +180,8 @@ void check_same_rows(const results<T>& alone, const results<T>& batched) {
     for (std::size_t i = 0; i < rows; ++i)
       differing += std::memcmp(expected.values.data() + i * expected.width,
                                found.values.data() + i * expected.width, bytes) != 0;
-    CHECK_MESSAGE(differing == 0, expected.name << ": " << differing << " of " << rows << " rows have other bits");
+    CHECK_MESSAGE(differing == 0,
+                  expected.name << ": " << differing << " of " << rows << " rows have other bits");
   }
 }
 
@@ -190,23 +192,27 @@ results<T> each_alone(const inputs<T>& p, bool losses_alone) {
   return alone;
 }
 
-// Batches of random sizes, one after the other, on each of the contexts.
+// All rows at once, and batches of random sizes one after the other, each on a context of its own.
 template <class T>
 void check_batches(const inputs<T>& p, bool losses_alone, std::uint64_t seed) {
   const results<T> alone = each_alone(p, losses_alone);
   generator random(seed);
-  for (const lgm::host_context& context : contexts) {
+  for (int n = 0; n < 2; ++n) {
+    const lgm::host_context& context =
+        contexts[(3 * seed + 5 * static_cast<std::uint64_t>(n)) % std::size(contexts)];
     CAPTURE(context.threads);
     CAPTURE(context.tile_bytes);
-    results<T> whole, parts;
+    results<T> whole;
     compute(context, p, 0, p.shape.samples, losses_alone, whole);
     check_same_rows(alone, whole);
-    for (std::int64_t i = 0, n; i < p.shape.samples; i += n) {
-      n = std::min(p.shape.samples - i, 1 + random.below(random.pick(std::vector<std::int64_t>{4, 14, 30, 300})));
-      compute(context, p, i, n, losses_alone, parts);
-    }
-    check_same_rows(alone, parts);
   }
+  const std::vector<std::int64_t> most{4, 14, 30, 300};
+  results<T> parts;
+  for (std::int64_t i = 0, n; i < p.shape.samples; i += n) {
+    n = std::min(p.shape.samples - i, 1 + random.below(random.pick(most)));
+    compute(random.pick(contexts), p, i, n, losses_alone, parts);
+  }
+  check_same_rows(alone, parts);
 }
 
 template <class T>
@@ -228,35 +234,36 @@ void check_sizes(const sizes& n, std::uint64_t seed) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: classes around the blocks of the products", T, float,
-                   double) {
+TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: classes around the blocks of the products", T,
+                   float, double) {
   std::uint64_t seed = 0;
-  for (const std::int64_t classes : {1,  2,  3,  4,  5,  7,  8,  9,  11, 12, 13, 15, 16, 17, 23, 24, 25,
-                                     31, 32, 33, 40, 41, 47, 48, 49, 56, 63, 64, 65, 71, 72, 73, 96, 97, 100})
-    check_sizes<T>({41, classes, 5}, seed++);
-  for (const std::int64_t classes : {479, 480, 481, 504, 1000}) check_sizes<T>({33, classes, 24}, seed++);
+  for (const std::int64_t classes : {1,  2,  3,  4,  5,  7,  8,  9,  11, 12, 13, 15, 16, 17, 23, 24, 25, 31,
+                                     32, 33, 40, 41, 47, 48, 49, 56, 63, 64, 65, 71, 72, 73, 96, 97, 100})
+    check_sizes<T>({29, classes, 5}, seed++);
+  for (const std::int64_t classes : {479, 480, 481, 504, 1000}) check_sizes<T>({13, classes, 24}, seed++);
 }
 
-TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: dims around the blocks of the products", T, float,
-                   double) {
+TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: dims around the blocks of the products", T,
+                   float, double) {
   std::uint64_t seed = 100;
-  for (std::int64_t dims = 1; dims <= 17; ++dims) check_sizes<T>({41, 33, dims}, seed++);
+  for (std::int64_t dims = 1; dims <= 17; ++dims) check_sizes<T>({29, 33, dims}, seed++);
   for (const std::int64_t dims : {96, 191, 192, 193, 255, 256, 257, 383, 384, 385, 511, 512, 513})
-    check_sizes<T>({37, 100, dims}, seed++);
-  check_sizes<T>({9, 1000, 513}, seed++);
+    check_sizes<T>({17, 100, dims}, seed++);
+  check_sizes<T>({5, 1000, 513}, seed++);
 }
 
 TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: more classes than are summed at once", T, float,
                    double) {
   std::uint64_t seed = 200;
-  for (const std::int64_t classes : {1023, 1024, 1025, 2048, 2100, 3500}) check_sizes<T>({9, classes, 7}, seed++);
-  check_sizes<T>({70, 2500, 20}, seed++);
+  for (const std::int64_t classes : {1023, 1024, 1025, 2048, 2100, 3500})
+    check_sizes<T>({7, classes, 7}, seed++);
+  check_sizes<T>({20, 2500, 20}, seed++);
 }
 
-TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: more rows than the products take at once", T, float,
-                   double) {
+TEST_CASE_TEMPLATE("a row's bits do not depend on its batch: more rows than the products take at once", T,
+                   float, double) {
   std::uint64_t seed = 300;
-  for (const sizes& n : {sizes{515, 33, 6}, sizes{1030, 9, 3}, sizes{130, 130, 130}, sizes{300, 100, 96}})
+  for (const sizes& n : {sizes{515, 33, 6}, sizes{1030, 9, 3}, sizes{130, 130, 130}, sizes{150, 100, 96}})
     check_sizes<T>(n, seed++);
 }
 
@@ -296,7 +303,8 @@ TEST_CASE_TEMPLATE("a row's bits do not depend on rows that are left out", T, fl
       for (auto& column : r->columns)
         for (std::size_t i = 0; i < p.labels.size(); ++i)
           if (p.labels[i] < 0)
-            std::fill_n(column.values.begin() + static_cast<std::ptrdiff_t>(i * column.width), column.width, T(0));
+            std::fill_n(column.values.begin() + static_cast<std::ptrdiff_t>(i * column.width), column.width,
+                        T(0));
     check_same_rows(alone, batch);
   }
 }
