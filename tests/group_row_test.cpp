@@ -127,7 +127,7 @@ struct finish_logits_run {
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>& answers) {
     const auto& row = in.row(spherical(in.variant), cancels(in.variant));
     auto held = hold_copy(group, row.products, out.a);
-    answers.push_back(lgm::finish_logits(group, held, row.constants(), row.half_norm, target(in), T(-5),
+    answers.push_back(lgm::finish_logits(group, held, row.constants(), row.frame(), target(in), T(-5),
                                          [&](std::int64_t k) { return row.direct[size_of(k)]; }));
     held.store(out.a);
   }
@@ -184,7 +184,7 @@ struct nearest_run {
     const auto& row = in.row(in.variant % 2 != 0, in.variant >= 2, true);
     const auto held = hold_copy(group, row.products, out.a);
     const auto nearest = lgm::nearest_of(
-        group, held, row.constants(), row.half_norm, 100,
+        group, held, row.constants(), row.frame(), 100,
         [&](std::int64_t k) { return row.direct[size_of(k)]; }, out.scratch);
     answers.push_back(nearest.distance);
     answers.push_back(static_cast<T>(nearest.index));
@@ -235,13 +235,32 @@ struct target_run {
   }
 };
 
+// What weights add up to. The rows' base_scale is 0, so that one of the first two is the sum of w_k / Lambda_k.
+template <class T>
+void add_sums(const lgm::weight_sums<T>& sums, std::vector<T>& answers) {
+  answers.push_back(sums.weight);
+  answers.push_back(sums.beyond);
+  answers.push_back(sums.extra);
+}
+struct expected_sums {
+  real_sum weight, beyond, extra;
+  void add(real w, real bound, real inverse, bool spherical) {
+    weight.add(w, bound);
+    if (spherical) beyond.add(w * inverse, bound * inverse);
+  }
+  template <class T>
+  void answer(const inputs<T>& in, expectation_of<T>& e) const {
+    for (const real_sum* sum : {&weight, &beyond, &extra}) e.answer(sum->value, sum->template bound<T>(in.n));
+  }
+};
+
 // What finish_weights is to give for finished logits that are off by `error`: weights in a, their sums by
 // class in b.
 template <class T>
 void expect_weights(const inputs<T>& in, const class_row<T>& row, const std::vector<real>& logit,
                     real evidence, real error, real scale, real smoothing, bool with_class_weights,
                     bool with_sums, expectation_of<T>& e) {
-  real_sum sum;
+  expected_sums sums;
   for (std::size_t k = 0; k < size_of(in.n); ++k) {
     const real below = logit[k] - evidence,
                smooth = smoothing * (with_class_weights ? widen(in.class_weight[k]) : 1);
@@ -256,19 +275,19 @@ void expect_weights(const inputs<T>& in, const class_row<T>& row, const std::vec
     }
     const real inverse = row.spherical ? widen(row.scale[k]) : static_cast<real>(1);
     e.a[k] = {w, bound};
-    sum.add(w * inverse, bound * inverse);
+    sums.add(w, bound, inverse, row.spherical);
     if (with_sums) {
       const real before = widen(in.b[k]);
       e.b[k] = {before + w, w == 0 ? 0 : bound + epsilon<T>() * (std::fabs(before) + std::fabs(w))};
     }
   }
-  e.answer(sum.value, sum.template bound<T>(in.n));
+  sums.answer(in, e);
 }
 
 // log sum exp over the targets of 1.5 and all others of 2.25.
 template <class T>
 lgm::log_evidence<T> some_evidence() {
-  return {T(1.5), T(2.25)};
+  return {T(1.5), lgm::log_sum<T>{T(2.25), T(1)}};
 }
 real some_exact_evidence() { return 2.25L + std::log1p(std::exp(-0.75L)); }
 
@@ -281,10 +300,10 @@ struct finish_weights_run {
     auto held = hold_copy(group, in.logits, out.a);
     lgm::class_sum_rows<T> sums;
     if (in.variant != 2) sums.weight = out.b;
-    answers.push_back(lgm::finish_weights(group, held, in.row(in.variant == 1, false).constants(),
-                                          some_evidence<T>(), T(-0.75), static_cast<T>(smoothing(in.variant)),
-                                          in.variant == 4 ? in.class_weight.data() : nullptr, in.target,
-                                          sums));
+    add_sums(lgm::finish_weights(group, held, in.row(in.variant == 1, false).constants(), {},
+                                 some_evidence<T>(), T(-0.75), static_cast<T>(smoothing(in.variant)),
+                                 in.variant == 4 ? in.class_weight.data() : nullptr, in.target, sums),
+             answers);
     held.store(out.a);
   }
   template <class T>
@@ -305,7 +324,7 @@ struct class_distance_run {
     lgm::class_sum_rows<T> sums;
     sums.weight = out.a;
     sums.distance = out.b;
-    lgm::finish_weights(group, held, in.row(true, false).constants(), some_evidence<T>(), T(-0.75), T(0),
+    lgm::finish_weights(group, held, in.row(true, false).constants(), {}, some_evidence<T>(), T(-0.75), T(0),
                         nullptr, in.target, sums);
   }
   template <class T>
@@ -332,15 +351,16 @@ struct whole_row_run {
     const auto& row = in.row(in.variant == 1, true);
     auto held = hold_copy(group, row.products, out.a);
     const T target = T(-2);
-    const T top = lgm::finish_logits(group, held, row.constants(), row.half_norm, in.target, target,
+    const T top = lgm::finish_logits(group, held, row.constants(), row.frame(), in.target, target,
                                      [&](std::int64_t k) { return row.direct[size_of(k)]; });
     const auto evidence = lgm::evidence_of(group, held, top, 0, false);
-    const T others = evidence.others.value();
     lgm::class_sum_rows<T> sums;
     sums.weight = out.b;
     sums.distance = out.scratch;
-    answers.push_back(lgm::finish_weights(group, held, row.constants(), lgm::log_evidence<T>(target, others),
-                                          T(2), T(0), nullptr, in.target, sums));
+    add_sums(lgm::finish_weights(group, held, row.constants(), row.frame(),
+                                 lgm::log_evidence<T>(target, evidence.others), T(2), T(0), nullptr,
+                                 in.target, sums),
+             answers);
 
     held.store(out.a);
   }
@@ -430,9 +450,9 @@ struct soft_margin_run {
     const auto& row = in.row(in.variant % 2 != 0, in.variant >= 2);
     const auto direct = [&](std::int64_t k) { return row.direct[size_of(k)]; };
     auto held = hold_copy(group, row.products, out.a);
-    lgm::finish_logits(group, held, row.constants(), row.half_norm, -1, T(-5), direct);
-    answers.push_back(lgm::add_soft_margin(group, held, row.constants(), row.half_norm,
-                                           soft_row_of(in, false), T(-5), direct));
+    lgm::finish_logits(group, held, row.constants(), row.frame(), -1, T(-5), direct);
+    answers.push_back(lgm::add_soft_margin(group, held, row.constants(), row.frame(), soft_row_of(in, false),
+                                           T(-5), direct));
     held.store(out.a);
   }
   template <class T>
@@ -448,7 +468,7 @@ struct soft_likelihood_run {
   template <class Group, class T>
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>& answers) {
     const auto held = hold_copy(group, in.logits, out.scratch);
-    answers.push_back(lgm::soft_likelihood(group, held, in.row(false, false).constants(),
+    answers.push_back(lgm::soft_likelihood(group, held, in.row(false, false).constants(), {},
                                            soft_row_of(in, in.variant == 1)));
   }
   template <class T>
@@ -473,7 +493,7 @@ void expect_soft_weights(const inputs<T>& in, const class_row<T>& row, const std
                          expectation_of<T>& e) {
   constexpr real total = 1.25L, lambda = 0.5L, upstream = -0.75L;
   const real eps = epsilon<T>();
-  real_sum sum;
+  expected_sums sums;
   for (std::size_t k = 0; k < size_of(in.n); ++k) {
     const real below = logit[k] - evidence, m = soft_margin_at(in, k), q = widen(in.soft_target[k]);
     const real share = with_class_weights ? widen(in.class_weight[k]) : 1;
@@ -498,9 +518,10 @@ void expect_soft_weights(const inputs<T>& in, const class_row<T>& row, const std
       add(e.c, own - g, own_bound + g_bound + eps * (std::fabs(own) + std::fabs(g)));
     add(e.d, g, g_bound);
     const real inverse = row.spherical ? widen(row.scale[k]) : static_cast<real>(1);
-    sum.add(w * inverse, w_bound * inverse);
+    sums.add(w, w_bound, inverse, row.spherical);
+    sums.extra.add(w + g, 3 * w_bound + 4 * eps * (std::fabs(w) + std::fabs(own)));
   }
-  e.answer(sum.value, sum.template bound<T>(in.n));
+  sums.answer(in, e);
 }
 
 // Sums by class: of weights, of probabilities, and of shares or distances.
@@ -519,9 +540,9 @@ struct soft_weights_run {
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>& answers) {
     const bool one = in.variant == 1;
     auto held = hold_copy(group, in.logits_of_all, out.a);
-    answers.push_back(lgm::finish_soft_weights(group, held, in.row(one, false).constants(),
-                                               some_evidence<T>(), soft_row_of(in, one), T(1.25), T(0.5),
-                                               T(-0.75), soft_sums(out, one)));
+    add_sums(lgm::finish_soft_weights(group, held, in.row(one, false).constants(), {}, some_evidence<T>(),
+                                      soft_row_of(in, one), T(1.25), T(0.5), T(-0.75), soft_sums(out, one)),
+             answers);
     held.store(out.a);
   }
   template <class T>
@@ -543,12 +564,13 @@ struct whole_soft_row_run {
     const auto c = row.constants();
     const auto soft = soft_row_of(in, one);
     auto held = hold_copy(group, row.products, out.a);
-    lgm::finish_logits(group, held, c, row.half_norm, -1, T(-5), direct);
-    const T top = lgm::add_soft_margin(group, held, c, row.half_norm, soft, T(-5), direct);
+    lgm::finish_logits(group, held, c, row.frame(), -1, T(-5), direct);
+    const T top = lgm::add_soft_margin(group, held, c, row.frame(), soft, T(-5), direct);
     const auto evidence = lgm::evidence_of(group, held, top, 0, true);
-    answers.push_back(lgm::finish_soft_weights(
-        group, held, c, lgm::log_evidence<T>(-lgm::numeric<T>::infinity, evidence.others.value()), soft,
-        T(1.25), T(0.5), T(-0.75), soft_sums(out, one)));
+    add_sums(lgm::finish_soft_weights(group, held, c, row.frame(),
+                                      lgm::log_evidence<T>(-lgm::numeric<T>::infinity, evidence.others), soft,
+                                      T(1.25), T(0.5), T(-0.75), soft_sums(out, one)),
+             answers);
     held.store(out.a);
   }
   template <class T>
@@ -571,49 +593,58 @@ struct given_weights_run {
     lgm::class_sum_rows<T> sums;
     sums.weight = out.b;
     if (in.variant == 0) sums.distance = out.c;
-    answers.push_back(lgm::finish_given_weights(group, held, in.row(true, false).constants(),
-                                                in.gradient.data(), T(-0.75), in.target, sums));
+    add_sums(lgm::finish_given_weights(group, held, in.row(true, false).constants(), {}, in.gradient.data(),
+                                       T(-0.75), in.target, sums),
+             answers);
     held.store(out.a);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {
     const auto& row = in.row(true, false);
     const real eps = epsilon<T>();
-    real_sum sum;
+    expected_sums sums;
     for (std::size_t k = 0; k < size_of(in.n); ++k) {
       const bool is_target = static_cast<std::int64_t>(k) == in.target;
       const real w = is_target ? 0 : -0.75L * widen(in.gradient[k]), size = std::fabs(w);
       const real bias = widen(row.bias[k]), l = widen(in.logits[k]);
       e.a[k] = {w, eps * size};
-      sum.add(w * widen(row.scale[k]));
+      sums.add(w, 0, widen(row.scale[k]), true);
       if (is_target) continue;
       e.b[k] = {e.b[k].value + w, 2 * eps * (size + std::fabs(e.b[k].value))};
       if (in.variant == 0)
         e.c[k] = {e.c[k].value + w * (bias - l),
                   2 * eps * (size * (std::fabs(bias) + std::fabs(l)) + std::fabs(e.c[k].value))};
     }
-    e.answer(sum.value, sum.template bound<T>(in.n));
+    sums.answer(in, e);
   }
 };
 
 struct feature_gradient_run {
-  static constexpr int variants = 6;  // each covariance; no row part; no target; over what is there
+  // Each covariance; without the sample's part; without the difference; over what is there; the mean as it is.
+  static constexpr int variants = 7;
+  template <class T>
+  static lgm::feature_terms<T> terms(int variant) {
+    return {T(variant == 3 ? 0 : 0.625), T(variant == 4 ? 0 : -1.375), T(variant == 2 ? 0 : 0.375)};
+  }
   template <class Group, class T>
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>&) {
     const auto c = in.parameters(form_of(in.variant));
-    lgm::begin_feature_gradient(group, in.n, in.features.data(), in.centre.data(),
-                                T(in.variant == 3 ? 0 : 0.625), in.variant != 4, c, T(-1.375),
-                                in.variant != 5, out.a);
+    lgm::begin_feature_gradient(group, in.n, in.features.data(), in.centre.data(), terms<T>(in.variant), c,
+                                in.variant == 6 ? nullptr : in.gradient.data(), in.variant != 5, out.a);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {
     for (std::size_t j = 0; j < size_of(in.n); ++j) {
-      const real row = in.variant == 3 ? 0 : 0.625L * widen(in.centre[j]);
-      const real difference = widen(in.features[j]) - widen(in.mean[j]);
-      const real own =
-          in.variant == 4 ? 0 : -1.375L * difference * std::exp(-in.log_variance_at(form_of(in.variant), j));
-      const real before = in.variant == 5 ? 0 : widen(in.a[j]);
-      e.a[j] = {before + row + own, 4 * epsilon<T>() * (std::fabs(before) + std::fabs(row) + std::fabs(own))};
+      const auto t = terms<T>(in.variant);
+      const real row = widen(t.sample) * widen(in.centre[j]);
+      const real origin = in.variant == 6 ? 0 : widen(in.gradient[j]), mean = widen(in.mean[j]);
+      const bool diagonal = form_of(in.variant) == lgm::covariance::diagonal;
+      const real own = widen(t.difference) * (widen(in.features[j]) - mean) *
+                       (diagonal ? std::exp(-in.log_variance_at(form_of(in.variant), j)) : 1.0L);
+      const real centred = widen(t.mean) * (mean - origin), before = in.variant == 5 ? 0 : widen(in.a[j]);
+      e.a[j] = {before + row + own + centred, 4 * epsilon<T>() *
+                                                  (std::fabs(before) + std::fabs(row) + std::fabs(own) +
+                                                   widen(t.mean) * (std::fabs(mean) + std::fabs(origin)))};
     }
   }
 };

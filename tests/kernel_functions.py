@@ -10,7 +10,7 @@ import sys
 
 HEADERS = ("row.hpp", "column.hpp", "moments.hpp", "whitening.hpp", "schedule.hpp")
 # Called by the others alone.
-INTERNAL = {"add_to", "distance_of"}
+INTERNAL = {"add_to", "distance_of", "product_distance"}
 
 
 def functions(header):

@@ -96,60 +96,82 @@ LGM_HD void compute_row(results<T>& out) {
     for (std::int64_t j = 0; j < dims; ++j) p.products[k] += p.centred[j] * p.operand[k * dims + j];
   }
   out.add(lgm::cancellation<T>::bound(half_norm, constants.max_scale, constants.max_norm));
-  out.add(constants.bound_of(half_norm, target));
+  out.add(constants.bound_of(half_norm, target) + constants.slack(T(1), T(1)));
   out.add(lgm::keep_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
   out.add(lgm::keep_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
   out.add(p.scratch, std::int64_t(2));
   out.add(lgm::unrounded{}(T(0.125)));
+  lgm::row_frame<T> frame = lgm::row_frame<T>(half_norm, T(1)).bounded();
+  out.add(lgm::not_finite(group, dims, p.features));
+  out.add(lgm::distance_beyond(group, dims, p.features, p.parameters_of(target), p.offset, half_norm, T(1)));
+  out.add(frame.overflows() ? T(1) : frame.complete(T(2)));
   const auto direct = [&](std::int64_t k) {
     return T(0.5) * lgm::squared_distance(group, dims, p.features, p.parameters_of(k));
   };
   const lgm::row_target<T> own =
       lgm::target_of(group, dims, p.features, p.parameters_of(target), log_prior, T(0.25));
   out.add(own.logit);
+  lgm::row_frame<T> far = frame;
+  far.omit(far.shared);
+  lgm::row_target<T> far_target = own;
+  lgm::omit_from(group, dims, p.features, p.parameters_of(target), log_prior, T(0.25), far, p.offset, T(1),
+                 far_target);
+  out.add(far_target.logit_without_margin);
+  out.add(far.complete(far_target.logit));
+  far.omit_unless_near(own.distance);
+  out.add(far.omitted);
+  lgm::mixture<T> mixture;
+  mixture.mean = p.mean;
+  out.add(static_cast<T>(lgm::nearest_scaled(group, p.shape, mixture, p.features)));
 
   auto row = group.hold(p.row, classes);
   const auto fill = [&] { group.for_each(row, [&](T& l, std::int64_t k) { l = p.products[k]; }); };
   fill();
-  const lgm::nearest_class<T> nearest =
-      lgm::nearest_of(group, row, constants, half_norm, 0, direct, p.scratch);
+  lgm::nearest_class<T> nearest;
+  nearest.take_nearer(lgm::nearest_of(group, row, constants, frame, 0, direct, p.scratch));
+  out.add(lgm::least_beyond(group, row, constants, half_norm));
   out.add(nearest.distance);
   out.add(static_cast<T>(nearest.index));
 
   // A label.
-  T top = lgm::finish_logits(group, row, constants, half_norm, target, own.logit, direct);
+  T top = lgm::finish_logits(group, row, constants, frame, target, own.logit, direct);
   out.add(p.row, target);
   lgm::row_evidence<T> evidence = lgm::evidence_of(group, row, top, 0, true);
   lgm::add_excess(
       group, row, [&](std::int64_t k) { return k == target ? T(0) : T(0.0625); }, evidence);
   evidence.merge(lgm::row_evidence<T>());
   const T others = evidence.others.value();
-  const lgm::log_evidence<T> log_evidence(own.logit, others);
+  const lgm::log_evidence<T> log_evidence(own.logit, evidence.others);
   out.add(others);
   out.add(evidence.excess_under(log_evidence));
   const lgm::class_sum_rows<T> no_sums;
-  out.add(lgm::finish_weights(group, row, constants, log_evidence, T(-1), T(0), nullptr, target, no_sums));
+  out.add(
+      lgm::finish_weights(group, row, constants, frame, log_evidence, T(-1), T(0), nullptr, target, no_sums)
+          .weight);
   out.add(p.row, classes);
-  T weight_sum = lgm::sum_of_weights(group, row, constants);
-  const lgm::class_parameters<T> of_target = p.parameters_of(target);
-  lgm::begin_feature_gradient(group, dims, p.features, p.centred, weight_sum, true, of_target, T(0.5), false,
-                              p.gradient);
+  const lgm::feature_terms<T> terms{T(0.25), T(0.5), lgm::sums_of_weights(group, row, constants).weight};
+  lgm::begin_feature_gradient(group, dims, p.features, p.centred, terms, p.parameters_of(target), p.offset,
+                              false, p.gradient);
   out.add(p.gradient, dims);
 
   // Soft targets.
   fill();
   const lgm::soft_row<T> soft{p.soft, nullptr, T(0.875), T(0.025), T(0.25)};
   out.add(soft.weight(std::int64_t(1)) * soft.coefficient(std::int64_t(1)) + soft.margin(std::int64_t(1)));
-  lgm::finish_logits(group, row, constants, half_norm, std::int64_t(-1), none, direct);
-  top = lgm::add_soft_margin(group, row, constants, half_norm, soft, none, direct);
-  out.add(lgm::soft_likelihood(group, row, constants, soft));
+  lgm::finish_logits(group, row, constants, frame, std::int64_t(-1), none, direct);
+  top = lgm::add_soft_margin(group, row, constants, frame, soft, none, direct);
+  out.add(lgm::soft_likelihood(group, row, constants, frame, soft));
+  out.add(soft.distance(constants, std::int64_t(1), p.row[1], frame.omitted));
   const lgm::row_evidence<T> soft_evidence = lgm::evidence_of(group, row, top, 0, false);
-  const lgm::log_evidence<T> soft_log(none, soft_evidence.others.value());
-  out.add(lgm::finish_soft_weights(group, row, constants, soft_log, soft, T(1), T(0.125), T(1), no_sums));
+  const lgm::log_evidence<T> soft_log(none, soft_evidence.others);
+  out.add(soft_log.finite_anchor());
+  out.add(
+      lgm::finish_soft_weights(group, row, constants, frame, soft_log, soft, T(1), T(0.125), T(1), no_sums)
+          .extra);
   out.add(p.row, classes);
 
   // A gradient of the caller's.
-  out.add(lgm::finish_given_weights(group, row, constants, p.slope, T(-1), target, no_sums));
+  out.add(lgm::finish_given_weights(group, row, constants, frame, p.slope, T(-1), target, no_sums).beyond);
   out.add(p.row, classes);
 }
 

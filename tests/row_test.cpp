@@ -77,6 +77,8 @@ struct one_row {
     return {p.shape, {p.mean.data(), p.log_variance.data(), p.log_prior.data()}, k};
   }
   std::int64_t target() const { return p.labels[0]; }
+  // One that leaves nothing out.
+  lgm::row_frame<T> frame() const { return {half_norm, T(constants.scale == nullptr ? 1 : 0)}; }
   template <class Group>
   auto direct(const Group& group) const {
     return [this, &group](std::int64_t k) {
@@ -128,7 +130,7 @@ void check_row(const Group& group) {
             std::vector<T> class_sum(size_of(classes), T(0)), class_distance(size_of(classes), T(0));
             const auto range = [&](std::int64_t begin, std::int64_t count) {
               auto held = group.hold(values.data() + begin, count);
-              const T top = lgm::finish_logits(group, held, row.from(begin), row.half_norm, z - begin,
+              const T top = lgm::finish_logits(group, held, row.from(begin), row.frame(), z - begin,
                                                -lgm::numeric<T>::infinity,
                                                [&](std::int64_t k) { return row.direct(group)(begin + k); });
               parts.push_back(lgm::evidence_of(group, held, top, begin, true));
@@ -154,13 +156,15 @@ void check_row(const Group& group) {
               CHECK(all.others.value() == -lgm::numeric<T>::infinity);
             }
 
-            const lgm::log_evidence<T> evidence(target.logit, all.others.value());
+            const lgm::log_evidence<T> evidence(target.logit, all.others);
             T sum = 0;
             const auto weigh = [&](std::int64_t begin, std::int64_t count) {
               auto held = group.hold(values.data() + begin, count);
-              sum +=
-                  lgm::finish_weights(group, held, row.from(begin), evidence, T(-1), T(0), nullptr, z - begin,
-                                      {class_sum.data() + begin, class_distance.data() + begin});
+              const lgm::weight_sums<T> part = lgm::finish_weights(
+                  group, held, row.from(begin), row.frame(), evidence, T(-1), T(0), nullptr, z - begin,
+                  {class_sum.data() + begin, class_distance.data() + begin});
+              // base_scale is 0 where classes have scales.
+              sum += covariance == lgm::covariance::spherical ? part.beyond : part.weight;
             };
             weigh(0, cut);
             weigh(cut, classes - cut);
@@ -189,18 +193,19 @@ void check_row(const Group& group) {
           for (std::size_t j = 0; j < size_of(dims); ++j)
             gradient[j] -= w * (row.p.mean[k * size_of(dims) + j] - row.offset[j]);
         }
-        const auto parameters = row.parameters_of(z);
-        lgm::begin_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), weight_sum, true,
-                                    parameters, static_cast<T>(row.exact.weight[size_of(z)]), false,
-                                    begun.data());
+        lgm::feature_terms<T> terms;
+        terms.sample = weight_sum;
+        terms.difference = static_cast<T>(row.exact.weight[size_of(z)]) * row.scale[size_of(z)];
+        lgm::begin_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), terms,
+                                    row.parameters_of(z), row.offset.data(), false, begun.data());
         for (std::size_t j = 0; j < size_of(dims); ++j)
           CHECK(std::fabs(static_cast<real>(begun[j] + gradient[j]) - row.exact.feature[j]) < near * 4);
 
         // The nearest class.
         std::vector<T> values = row.products, distances(size_of(classes));
         const auto held = group.hold(values.data(), classes);
-        const auto nearest = lgm::nearest_of(group, held, row.constants, row.half_norm, 100,
-                                             row.direct(group), distances.data());
+        const auto nearest = lgm::nearest_of(group, held, row.constants, row.frame(), 100, row.direct(group),
+                                             distances.data());
         CHECK(values == row.products);
         std::size_t closest = 0;
         for (std::size_t k = 0; k < size_of(classes); ++k)
@@ -259,7 +264,8 @@ void check_nearest_again(const Group& group) {
   const lgm::class_constants<T> c{zero.data(), zero.data(), nullptr, norm.data(), zero.data(), T(1), T(4096)};
   const auto held = group.hold(products.data(), n);
   const auto found = lgm::nearest_of(
-      group, held, c, T(0.5), 100, [&](std::int64_t k) { return direct[slot(k)]; }, distances.data());
+      group, held, c, lgm::row_frame<T>(T(0.5), T(1)), 100, [&](std::int64_t k) { return direct[slot(k)]; },
+      distances.data());
   CHECK(found.index == 100 + nearest);
   CHECK(found.distance == T(8.25));
 }
@@ -278,7 +284,8 @@ TEST_CASE_TEMPLATE("a range of the target alone has no logit, however far its cl
   const lgm::serial_group group;
   auto held = group.hold(&product, std::int64_t(1));
   const T none = -lgm::numeric<T>::infinity;
-  CHECK(lgm::finish_logits(group, held, c, T(0.5), 0, none, [](std::int64_t) { return T(1); }) == none);
+  CHECK(lgm::finish_logits(group, held, c, lgm::row_frame<T>(T(0.5), T(1)), 0, none,
+                           [](std::int64_t) { return T(1); }) == none);
   CHECK(product == none);
 }
 
@@ -313,7 +320,7 @@ TEST_CASE("logits near the largest are computed again where the product cancels"
     ++computed;
     return row.direct(group)(k);
   };
-  const float top = lgm::finish_logits(group, held, row.constants, row.half_norm, z, -1000.0f, direct);
+  const float top = lgm::finish_logits(group, held, row.constants, row.frame(), z, -1000.0f, direct);
   CHECK(std::fabs(static_cast<real>(values[size_of(twin)]) - exact) < 2e-4L);
   CHECK(top == values[size_of(twin)]);
   CHECK(computed == 1);  // the others are far away, and left as they are

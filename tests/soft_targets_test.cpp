@@ -10,6 +10,7 @@
 
 #include "support/cases.hpp"
 #include "support/problem.hpp"
+#include "support/sharded.hpp"
 #include "support/slopes.hpp"
 #include "support/tolerance.hpp"
 
@@ -220,7 +221,7 @@ TEST_CASE_TEMPLATE("rows of zeros have no loss and no gradient", T, float, doubl
           check_all(p, *out);
           CHECK(out->counted[0] == 17);
           for (const std::size_t i : {std::size_t{0}, std::size_t{6}, std::size_t{16}}) {
-            CHECK(out->row_state.at(i, 0) == -std::numeric_limits<T>::infinity());
+            CHECK(std::isfinite(out->row_state.at(i, 0)));
             CHECK(std::isfinite(out->row_state.at(i, 1)));
             if (reduction == lgm::reduction::none) CHECK(out->total[i] == T(0));
             for (std::size_t j = 0; j < 5; ++j) CHECK(out->feature.at(i, j) == T(0));
@@ -428,4 +429,71 @@ TEST_CASE("targets far below the largest logit keep their digits") {
         expected.check_all(*got);
       }
     }
+}
+
+// Class weights or targets below zero, and rows of zeros: the coefficients of a row add up to any number, which the row state
+// carries as it is, from forward to backward and from shard to shard.
+TEST_CASE_TEMPLATE("coefficients of any sign", T, float, double) {
+  for (const auto covariance : covariances)
+    for (const auto reduction : reductions)
+      for (const bool weights : {false, true})
+        for (const double smoothing : {0.0, 0.1}) {
+          CAPTURE(name_of(covariance));
+          CAPTURE(name_of(reduction));
+          CAPTURE(weights);
+          CAPTURE(smoothing);
+          auto p = make_problem<T>(340, make_shape(12, 6, 4, covariance), margin_options<T>(reduction));
+          give(p, 341, {false, false, false, smoothing, true});
+          generator random(342);
+          for (std::size_t i = 0; i < 12; ++i)
+            for (std::size_t k = 0; k < 6; ++k)
+              p.target(i, k) = static_cast<T>(i == 0    ? 0.0
+                                              : weights ? random.uniform(0, 1)
+                                                        : random.uniform(-1, 0.5));
+          if (weights) p.class_weight = {T(1), T(2), T(-4), T(0.5), T(1), T(-1)};
+          const expectation<T> expected(p);
+          bool negative = false, positive = false;
+          for (const real sum : expected.out.coefficient_sum) {
+            negative = negative || sum < 0;
+            positive = positive || sum > 0;
+          }
+          REQUIRE(negative);
+          REQUIRE((positive || !weights));
+          check_both_ways(context_of(1), p, expected);
+          check_assembled(expected, run_sharded(context_of(1), p, {0, 2, 2, 6}, merging::tree, 12));
+        }
+}
+
+// PyTorch's mean is not a number where the weights that it divides by add up to 0, with label smoothing too.
+TEST_CASE_TEMPLATE("a mean over no weight at all is not a number", T, float, double) {
+  for (const double smoothing : {0.0, 0.1})
+    for (const bool soft : {false, true}) {
+      CAPTURE(smoothing);
+      CAPTURE(soft);
+      auto p = make_problem<T>(343, make_shape(8, 5, 3, lgm::covariance::identity),
+                               margin_options<T>(lgm::reduction::mean));
+      give(p, 344, {false, false, false, smoothing, soft});
+      p.sample_weight.assign(8, T(0));
+      outputs<T> out(p);
+      REQUIRE(forward_backward(context_of(1), p, out) == status::success);
+      CHECK(std::isnan(out.total[0]));
+      CHECK(std::isnan(out.classification[0]));
+      p.options.reduction = lgm::reduction::sum;
+      outputs<T> sum(p);
+      REQUIRE(forward_backward(context_of(1), p, sum) == status::success);
+      CHECK(sum.total[0] == T(0));
+      CHECK(sum.feature.all_zero());
+    }
+}
+
+TEST_CASE_TEMPLATE("an ignored label that is a class ignores no soft target", T, float, double) {
+  auto p = make_problem<T>(345, make_shape(20, 6, 4, lgm::covariance::diagonal),
+                           margin_options<T>(lgm::reduction::mean));
+  give(p, 346, {true, true, false, 0.1, true});
+  outputs<T> expected(p), out(p);
+  REQUIRE(forward_backward(context_of(1), p, expected) == status::success);
+  CHECK(expected.counted[0] == 20);
+  p.options.ignore_label = 3;
+  REQUIRE(forward_backward(context_of(1), p, out) == status::success);
+  out.check_same_bits(expected);
 }

@@ -25,6 +25,8 @@ struct numeric {
   // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
   // slow on.
   static constexpr T negligible = sizeof(T) == 4 ? static_cast<T>(-80) : static_cast<T>(-650);
+  // Numbers multiplied by this have squares that do not overflow, nor a long sum of them.
+  static constexpr T shrinking = sizeof(T) == 4 ? static_cast<T>(0x1p-80) : static_cast<T>(0x1p-600);
   // Below this exp is no normal number any more: it takes ten times as long, and means nothing here.
   static constexpr T vanishing = sizeof(T) == 4 ? static_cast<T>(-87) : static_cast<T>(-708);
 };
@@ -100,10 +102,23 @@ LGM_HD T merged_log_sum(T a, T b) {
   return detail::larger(a, b) + std::log1p(std::exp(-std::fabs(a - b)));
 }
 
-// eq:rest. others is log sum exp l_k over k != z; -infinity where there are no others.
+// row_state [2] of other classes into that of some (see loss_result).
 template <class T>
-LGM_HD T rest(T others, T target) {
-  return others - target;
+LGM_HD void merge_state(const T* from, T* into) {
+  if (into[0] == -numeric<T>::infinity)
+    into[0] = from[0];
+  else if (from[0] != -numeric<T>::infinity)
+    into[0] += from[0];
+  into[1] = merged_log_sum(into[1], from[1]);
+}
+
+// eq:rest. others is of l_k over k != z. A target whose logit is -infinity, whether its distance overflows or its prior is
+// zero, is missed for certain.
+template <class T>
+LGM_HD T rest(const log_sum<T>& others, T target) {
+  if (target == -numeric<T>::infinity) return numeric<T>::infinity;
+  if (others.max == -numeric<T>::infinity) return others.value();
+  return (others.max - target) + std::log(others.sum);
 }
 
 // What follows from R, with full relative accuracy for small losses as well as large ones.
@@ -177,23 +192,25 @@ struct label_coefficients {
   LGM_HD T miss(T target_miss) const { return total() * target_miss - others; }
 };
 
-// log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses
-// nothing where it is near zero: the larger of the target's logit and the others' log sum exp, and log(1 +
-// e^-|R|).
+// log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses nothing where it is
+// near zero, nor where logits are so large that the small part is less than their rounding: the larger of the target's logit
+// and the others' largest, and the rest.
 template <class T>
 struct log_evidence {
   T anchor = -numeric<T>::infinity;
   T correction = 0;
 
   log_evidence() = default;
-  LGM_HD log_evidence(T target, T others)
+  LGM_HD log_evidence(T target, const log_sum<T>& others)
       : log_evidence(target, others, rest_terms<T>(rest(others, target))) {}
   // terms: of others and target.
-  LGM_HD log_evidence(T target, T others, const rest_terms<T>& terms)
-      : anchor(terms.rest > T(0) ? others : target), correction(terms.correction) {
-    if (others == target && anchor == -numeric<T>::infinity) correction = 0;
-  }
+  LGM_HD log_evidence(T target, const log_sum<T>& others, const rest_terms<T>& terms)
+      : anchor(terms.rest > T(0) ? others.max : target),
+        correction(terms.rest > T(0) && others.sum != T(0) ? std::log(others.sum) + terms.correction
+                                                           : terms.correction) {}
   LGM_HD T value() const { return anchor + correction; }
+  // The value that logits are taken relative to; finite also where all of them are -infinity, so that no infinities meet.
+  LGM_HD T finite_anchor() const { return anchor == -numeric<T>::infinity ? T(0) : anchor; }
 };
 
 // eq:weight, g_k of a class other than the target's, as it is after multiplication by scale = -upstream: w_k. Zero where
@@ -202,7 +219,7 @@ template <class V, class T>
 LGM_HD V competitor_weight(V logit, const log_evidence<T>& evidence, T scale,
                            detail::named_t<T> least = numeric<T>::negligible) {
   using detail::exp_above;
-  return V(scale) * exp_above((logit - V(evidence.anchor)) - V(evidence.correction), V(least));
+  return V(scale) * exp_above((logit - V(evidence.finite_anchor())) - V(evidence.correction), V(least));
 }
 
 // One dimension of eq:grad_mean: minus the weighted sum of x - mu, over the variance.

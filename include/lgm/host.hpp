@@ -185,8 +185,8 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
   return host::loss<T>(ctx, s, m, options, features, targets, nullptr, true, upstream, result, gradient, w);
 }
 
-// Logarithms of sums, merged each on its own: a target's logit with the -infinity of a shard that does not have it, the
-// others' sum with those of other classes.
+// Row states of two disjoint sets of classes become that of both: logarithms of sums merge, and of the first numbers, of which
+// with labels all but one are -infinity, soft targets' sums add up.
 //   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
 template <class T>
 status merge_row_state(const host_context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
@@ -194,7 +194,7 @@ status merge_row_state(const host_context& ctx, const shape& s, const T* from, d
   const status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_rows(s, from),
                                                detail::check_rows(s, into));
   if (checked != status::success) return checked;
-  for (std::int64_t i = 0; i < 2 * s.samples; ++i) into[i] = merged_log_sum(into[i], from[i]);
+  for (std::int64_t i = 0; i < s.samples; ++i) merge_state(from + 2 * i, into + 2 * i);
   return status::success;
 }
 

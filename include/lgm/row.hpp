@@ -61,11 +61,20 @@ LGM_HD T half_log_det(const Group& group, std::int64_t dims, const class_paramet
       dims, T(0), [&](auto j) { return half_log_det(load(c.log_variance, j)); }, plus{});
 }
 
-// |values|^2 of [dims].
-template <class Group, class T>
-LGM_HD T squared_norm(const Group& group, std::int64_t dims, const T* values) {
+// |values|^2 of [dims]: a pointer, or anything else that load takes.
+template <class Group, class Values>
+LGM_HD auto squared_norm(const Group& group, std::int64_t dims, const Values& values) {
+  using T = std::decay_t<decltype(load(values, std::int64_t(0)))>;
   return group.reduce(
       dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
+}
+
+// 0, or not a number where a feature is not finite.
+template <class Group, class Features>
+LGM_HD auto not_finite(const Group& group, std::int64_t dims, const Features& features) {
+  using T = std::decay_t<decltype(load(features, std::int64_t(0)))>;
+  return group.reduce(
+      dims, T(0), [&](auto j) { return load(features, j) * decltype(load(features, j))(T(0)); }, plus{});
 }
 
 // Stores value - offset, and answers it. Where `out` is no pointer but an operand of reduced precision, it has an
@@ -91,6 +100,71 @@ LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& featu
                       plus{});
 }
 
+// d_k - H (eq:distance less what all classes share, see row_frame), from x' = x - origin and mu' = mu_k - origin themselves:
+// (scale_k - base) |x'|^2 / 2 - scale_k mu' (x' - mu' / 2). Where |x'| exceeds |mu'|, d_k has rounded off what tells the
+// classes apart, and this has not.
+//   origin      [dims]; null: 0
+//   half_norm   |x'|^2 / 2
+//   base_scale  class_constants::base_scale; the covariance is not diagonal
+template <class Group, class Features, class T>
+LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& features,
+                         const class_parameters<T>& c, const detail::named_t<T>* origin,
+                         detail::named_t<T> half_norm, detail::named_t<T> base_scale) {
+  // Where squares overflow, so may products, of either sign: they are made smaller, and what still overflows is bounded.
+  constexpr T most = -numeric<T>::lowest;
+  const T factor = half_norm < most ? T(1) : numeric<T>::shrinking;
+  const T product = group.reduce(
+                        dims, T(0),
+                        [&](auto j) {
+                          using detail::fused;
+                          using V = decltype(load(c.mean, j));
+                          V x = load(features, j), mean = load(c.mean, j);
+                          if (origin != nullptr) {
+                            x = x - load(origin, j);
+                            mean = mean - load(origin, j);
+                          }
+                          return mean * fused(V(T(-0.5) * factor), mean, V(factor) * x);
+                        },
+                        plus{}) /
+                    factor;
+  const T scale = c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
+  const T beyond = detail::product_or_zero(scale - base_scale, half_norm) - scale * product;
+  return detail::bounded_above(-detail::bounded_above(-beyond, most), most);
+}
+
+// What the logits of a sample leave out. H = base_scale |x'|^2 / 2 is common to the d_k of all classes (all of |x'|^2 / 2
+// under identity), and says nothing of which class it is; far from all of them it is nearly all of d_k, and a float has no
+// digits left for the rest. So a row's logits are held as l_k + omitted, where omitted is H for a sample that is far, and
+// 0 for one that lies so near a class that its own d_k is the smaller number.
+template <class T>
+struct row_frame {
+  T half_norm = 0;  // |x'|^2 / 2 of the centred features; 0 with direct products
+  T shared = 0;     // H
+  T omitted = 0;    // H or 0
+  T pending = 0;    // what is yet to be taken off the row's products
+
+  row_frame() = default;
+  LGM_HD row_frame(T half, T base_scale) : half_norm(half), shared(base_scale * half), pending(shared) {}
+
+  LGM_HD void omit(T what) {
+    omitted = what;
+    pending = shared - what;
+  }
+  // distance: to the class that decides, d_k.
+  LGM_HD void omit_unless_near(T distance) { omit(distance < T(0.5) * shared ? T(0) : shared); }
+  // Squares that overflow are as far as can be, so that no infinities meet.
+  LGM_HD row_frame bounded() const {
+    row_frame f = *this;
+    f.half_norm = detail::bounded_above(half_norm, -numeric<T>::lowest);
+    f.shared = detail::bounded_above(shared, -numeric<T>::lowest);
+    f.omit(T(0));
+    return f;
+  }
+  LGM_HD bool overflows() const { return half_norm == -numeric<T>::lowest || shared == -numeric<T>::lowest; }
+  // A logit, or a logarithm of a sum of them, without what was left out.
+  LGM_HD T complete(T value) const { return overflows() ? -numeric<T>::infinity : value - omitted; }
+};
+
 // Where a product may be trusted: d_k expanded into norms and a product is wrong by about
 // epsilon (|x'| |mu'_k| + |mu'_k|^2) / Lambda_k. (|x'|^2 does not cancel by itself: where it dominates, d_k is as
 // large, and rounded no worse.) Beyond `trusted`, in units of epsilon, 1e-4 in float, a logit within `window` of the row's
@@ -108,7 +182,7 @@ struct cancellation {
 
 // The constants of a range of classes, [classes] each, that turn a row of a matrix product into logits:
 // product + offset - half_norm * scale, where half_norm is the sample's centred |x'|^2 / 2, or 0 where the
-// product already is the whole of -d_k.
+// product already is the whole of -d_k; less what the row's frame omits.
 template <class T>
 struct class_constants {
   T* bias;          // log p_k - h_k
@@ -118,6 +192,9 @@ struct class_constants {
   T* half_log_det;  // h_k
   T max_scale;      // the largest of scale and of norm in the range: bounds of a row's cancellation
   T max_norm;
+  // The least of 1 / Lambda_k of all classes: |x'|^2 / 2 times this is common to all d_k. 1 where scale is null; 0 where that
+  // is not known, as on a shard.
+  T base_scale = 0;
   // Where features are not centred before the product: what it has too much, offset' mu'_k / Lambda_k; null: nothing.
   const T* uncentred = nullptr;
   // Of the products: their unit roundoff, cancellation::trusted, and what rounding its features as they are adds to |x'|.
@@ -130,6 +207,12 @@ struct class_constants {
     const T b = cancellation<T>::bound(half_norm, of_scale, of_norm);
     return reach == T(0) ? b : b + reach * std::sqrt(of_scale * of_norm);
   }
+  // What `largest`, of a row's logits or distances, and one that is held against it may be off by: what rounding adds up to over
+  // the dimensions is a few times the bound now and then, and numbers this large have no finer steps. backward, which holds
+  // logits against the largest as it was computed again, has to find that one.
+  LGM_HD T slack(T worst, T largest) const {
+    return T(8) * (epsilon * worst + numeric<T>::epsilon * std::fabs(largest));
+  }
   // Of class k of the range.
   LGM_HD T bound_of(T half_norm, std::int64_t k) const {
     return bound(half_norm, scale == nullptr ? T(1) : scale[k], norm[k]);
@@ -137,37 +220,47 @@ struct class_constants {
 };
 
 // Turns a row of products into logits (eq:logit, alpha = 0), in place, and returns the largest.
-//   row         held [n]: products in, logits out; index `target` (none: -1) becomes -infinity, which leaves
-//               it out of sums, maxima and weights: its logit is known exactly from elsewhere
-//   half_norm   of the sample
-//   known_max   a lower bound of the row's largest logit over all classes; -infinity where none is known
-//   direct      direct(k): d_k of the sample and class k of the range, from the differences; called by the lane that
-//               has the class, alone, and so makes no call of the group
+//   row         held [n]: products in, logits as the frame has them out; index `target` (none: -1) becomes -infinity,
+//               which leaves it out of sums, maxima and weights: its logit is known exactly from elsewhere
+//   frame       of the sample
+//   known_max   a lower bound of the row's largest logit over all classes, in the same frame; -infinity where none is known
+//   direct      direct(k): d_k - frame.omitted of the sample and class k of the range, from the differences; called by the
+//               lane that has the class, alone, and so makes no call of the group
 template <class Group, class Row, class T, class Direct>
-LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
+LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
                        std::int64_t target, T known_max, Direct direct) {
   using detail::fused;
   using detail::largest;
-  const T none = -numeric<T>::infinity;
+  const T none = -numeric<T>::infinity, half_norm = frame.half_norm;
   if (c.scale == nullptr) {
     group.for_each(row, [&](auto& l, auto k) {
       using V = std::decay_t<decltype(l)>;
-      l = (l + load(c.offset, k)) - V(half_norm);
+      l = (l + load(c.offset, k)) - V(frame.pending);
       replace(l, k, target, none);
     });
   } else {
     group.for_each(row, [&](auto& l, auto k) {
       using V = std::decay_t<decltype(l)>;
-      l = fused(V(-half_norm), load(c.scale, k), l + load(c.offset, k));
+      l = fused(V(-half_norm), load(c.scale, k) - V(c.base_scale), l + load(c.offset, k)) - V(frame.pending);
       replace(l, k, target, none);
+    });
+  }
+  // Where squares overflow, products may as well.
+  if (half_norm >= -numeric<T>::lowest) {
+    group.for_each(row, [&](auto& l, auto k) {
+      for_lanes(l, k, [&](T& lane, std::int64_t) {
+        lane = frame.pending <= -numeric<T>::lowest && lane > none
+                   ? detail::smaller(lane, -numeric<T>::lowest)
+                   : none;
+      });
     });
   }
   const auto value = [](auto l, auto) { return l; };
   T top = group.reduce(row, none, value, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
-  // Both the largest logit and the one that is held against it may be off by the bound.
-  const T threshold = detail::larger(top, known_max) - cancellation<T>::window - T(2) * c.epsilon * worst;
+  const T reference = detail::larger(top, known_max),
+          threshold = reference - cancellation<T>::window - c.slack(worst, reference);
   group.for_each(row, [&](auto& l, auto k) {
     if (!(largest(l) >= threshold)) return;
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
@@ -191,8 +284,8 @@ struct row_evidence {
 
   // sum_k c_k (log sum exp l - l_k) of the range, given the evidence of all classes.
   LGM_HD T excess_under(const log_evidence<T>& evidence) const {
-    return excess +
-           detail::product_or_zero(coefficient, (evidence.anchor - others.anchor()) + evidence.correction);
+    return excess + detail::product_or_zero(
+                        coefficient, (evidence.finite_anchor() - others.anchor()) + evidence.correction);
   }
 
   LGM_HD void merge(const row_evidence& other) {
@@ -251,32 +344,64 @@ LGM_HD void add_excess(const Group& group, const Row& row, Coefficient coefficie
 // The class of a range with the smallest d_k; index -1: none.
 template <class T>
 struct nearest_class {
-  T distance = numeric<T>::infinity;
+  T distance = numeric<T>::infinity;  // d_k - omitted
   std::int64_t index = -1;
+  T omitted = 0;  // of the row's frame
+
+  // The first found stays where another is as near.
+  LGM_HD void take_nearer(const nearest_class& other) {
+    if (other.index < 0) return;
+    const bool nearer = omitted == other.omitted ? other.distance < distance
+                                                 : other.distance + other.omitted < distance + omitted;
+    if (index < 0 || nearer) *this = other;
+  }
 };
+
+namespace detail {
+
+// d_k - H from a row of products.
+template <class T, class Products, class Index>
+LGM_HD auto product_distance(const class_constants<T>& c, T half_norm, const Products& product, Index k) {
+  using lgm::load;
+  using V = std::decay_t<Products>;
+  V d = fused(V(T(0.5)), load(c.norm, k), -product);
+  if (c.scale != nullptr) d = fused(V(half_norm), load(c.scale, k) - V(c.base_scale), d);
+  if (c.uncentred != nullptr) d = d + load(c.uncentred, k);
+  return d;
+}
+
+}  // namespace detail
+
+// The least d_k - H in a row of products, to the precision of the products. row: held [n], left as it is.
+template <class Group, class Row, class T>
+LGM_HD T least_beyond(const Group& group, const Row& row, const class_constants<T>& c, T half_norm) {
+  return group.reduce(
+      row, numeric<T>::infinity, [&](auto p, auto k) { return detail::product_distance(c, half_norm, p, k); },
+      minimum{});
+}
 
 // The nearest class of a row of products, not yet logits: priors and determinants, however large, have no say in it.
 //   row          held [n], left as it is
+//   frame        of the sample; the distances are d_k - frame.omitted
 //   first_class  added to the index
+//   direct       as of finish_logits
 //   distances    [n], scratch
 template <class Group, class Row, class T, class Direct>
 LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const class_constants<T>& c,
-                                   T half_norm, std::int64_t first_class, Direct direct, T* distances) {
-  using detail::fused;
+                                   const row_frame<T>& frame, std::int64_t first_class, Direct direct,
+                                   T* distances) {
   using detail::largest;
   auto held = group.hold(distances, row.size);
   const T* const products = row.data;
   group.for_each(held, [&](auto& d, auto k) {
     using V = std::decay_t<decltype(d)>;
-    const V norm = c.scale == nullptr ? V(half_norm) : V(half_norm) * load(c.scale, k);
-    d = fused(V(T(0.5)), load(c.norm, k), norm) - load(products, k);
-    if (c.uncentred != nullptr) d = d + load(c.uncentred, k);
+    d = detail::product_distance(c, frame.half_norm, load(products, k), k) + V(frame.pending);
   });
   const auto value = [](auto d, auto) { return d; };
   T least = group.reduce(held, numeric<T>::infinity, value, minimum{});
-  const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
+  const T worst = c.bound(frame.half_norm, c.max_scale, c.max_norm);
   if (worst > c.trusted) {
-    const T threshold = least + T(2) * c.epsilon * worst;
+    const T threshold = least + c.slack(worst, least);
     group.for_each(held, [&](auto& d, auto k) {
       if (!(-largest(-d) <= threshold)) return;
       for_lanes(d, k, [&](T& lane, std::int64_t i) {
@@ -286,7 +411,34 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
     least = group.reduce(held, numeric<T>::infinity, value, minimum{});
   }
   const std::int64_t i = group.find(held, least);
-  return i < row.size ? nearest_class<T>{least, first_class + i} : nearest_class<T>{};
+  return i < row.size ? nearest_class<T>{least, first_class + i, frame.omitted} : nearest_class<T>{};
+}
+
+// The nearest of all classes where squares overflow, by distances of numbers that are scaled down; 0 where features are not
+// finite. For samples that hardly ever come: every class is looked at again.
+//   features  [dims]; its load is a scalar
+template <class Group, class Features, class T>
+LGM_HD std::int64_t nearest_scaled(const Group& group, const shape& s, const mixture<T>& m,
+                                   const Features& features) {
+  const T factor = numeric<T>::shrinking;
+  const auto distance = [&](std::int64_t k) {
+    const class_parameters<T> c(s, m, k);
+    T sum = 0;
+    for (std::int64_t j = 0; j < s.dims; ++j) {
+      const T x = factor * load(features, j), mean = factor * load(c.mean, j);
+      if (c.log_variance == nullptr) {
+        sum += mean * (T(0.5) * mean - x);  // of squares that all classes share
+      } else {
+        const T t = (x - mean) * inverse_deviation(c.log_variance[c.diagonal ? j : 0]);
+        sum += t * t;
+      }
+    }
+    return sum;
+  };
+  const T least = group.reduce(s.classes, numeric<T>::infinity, distance, minimum{});
+  const std::int64_t k = group.reduce(
+      s.classes, s.classes, [&](std::int64_t c) { return distance(c) == least ? c : s.classes; }, minimum{});
+  return k < s.classes ? k : 0;
 }
 
 // The target's side of one sample.
@@ -309,6 +461,17 @@ LGM_HD row_target<T> target_of(const Group& group, std::int64_t dims, const Feat
   t.logit = logit(bias, t.distance, margin(alpha, true));
   t.logit_without_margin = logit(bias, t.distance, T(1));
   return t;
+}
+
+// Restates the target's logits in the sample's frame. origin, base_scale: of distance_beyond.
+template <class Group, class Features, class T>
+LGM_HD void omit_from(const Group& group, std::int64_t dims, const Features& features,
+                      const class_parameters<T>& c, T log_prior, T alpha, const row_frame<T>& frame,
+                      const detail::named_t<T>* origin, T base_scale, row_target<T>& t) {
+  if (frame.omitted == T(0)) return;
+  const T beyond = distance_beyond(group, dims, features, c, origin, frame.half_norm, base_scale);
+  t.logit_without_margin = logit(log_prior - t.half_log_det, beyond, T(1));
+  t.logit = t.logit_without_margin - detail::product_or_zero(alpha, t.distance);
 }
 
 // Weights that the gradients' products take as they are.
@@ -339,34 +502,47 @@ LGM_HD void add_to(T* sums, Index k, V value) {
 
 }  // namespace detail
 
-// The sum of w_k / Lambda_k (scale null: of w_k) over a row of weights.
+// Sums over a row of weights, of which the feature gradient is made.
+template <class T>
+struct weight_sums {
+  T weight = 0;  // of w_k
+  T beyond = 0;  // of w_k (1 / Lambda_k - base_scale)
+  T extra = 0;   // soft targets: of w_k + g_k, which margin and likelihood alone add to
+};
 template <class Group, class Row, class T>
-LGM_HD T sum_of_weights(const Group& group, const Row& row, const class_constants<T>& c) {
-  if (c.scale == nullptr)
-    return group.reduce(
-        row, T(0), [](auto w, auto) { return w; }, plus{});
-  return group.reduce(
-      row, T(0), [&](auto w, auto k) { return w * load(c.scale, k); }, plus{});
+LGM_HD weight_sums<T> sums_of_weights(const Group& group, const Row& row, const class_constants<T>& c) {
+  weight_sums<T> s;
+  s.weight = group.reduce(
+      row, T(0), [](auto w, auto) { return w; }, plus{});
+  if (c.scale != nullptr)
+    s.beyond = group.reduce(
+        row, T(0),
+        [&](auto w, auto k) {
+          using V = std::decay_t<decltype(w)>;
+          return w * (load(c.scale, k) - V(c.base_scale));
+        },
+        plus{});
+  return s;
 }
 
 // Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
 // being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
-// null: smoothing); index `target` becomes 0. Returns sum_of_weights, from the weights as rounded.
+// null: smoothing); index `target` becomes 0. Returns sums_of_weights, from the weights as rounded.
 //   least         the logarithm of a share of the evidence: classes with less are left out
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
 //   round         a weight as the products will take it
 template <class Group, class Row, class T, class Round = unrounded>
-LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& c,
-                        const log_evidence<T>& evidence, T scale, T smoothing,
-                        const detail::named_t<T>* class_weight, std::int64_t target,
-                        const class_sum_rows<detail::named_t<T>>& sums,
-                        detail::named_t<T> least = numeric<T>::negligible, Round round = {}) {
+LGM_HD weight_sums<T> finish_weights(const Group& group, Row& row, const class_constants<T>& c,
+                                     const row_frame<T>& frame, const log_evidence<T>& evidence, T scale,
+                                     T smoothing, const detail::named_t<T>* class_weight, std::int64_t target,
+                                     const class_sum_rows<detail::named_t<T>>& sums,
+                                     detail::named_t<T> least = numeric<T>::negligible, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
     using detail::product_or_zero;
-    const V distance = load(c.bias, k) - l;
+    const V distance = (load(c.bias, k) - l) + V(frame.omitted);
     l = competitor_weight(l, evidence, scale, least);
     if (smoothing != T(0))
       l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
@@ -375,8 +551,20 @@ LGM_HD T finish_weights(const Group& group, Row& row, const class_constants<T>& 
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });
-  return sum_of_weights(group, row, c);
+  return sums_of_weights(group, row, c);
 }
+
+namespace detail {
+
+// d_k from a logit, margin (b - l) / m; also where the class is excluded by a log prior of -infinity. omitted: of the
+// logit's frame.
+template <class T, class Index, class V>
+LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin, T omitted) {
+  using lgm::load;
+  return ((larger(load(c.bias, k), V(numeric<T>::lowest)) - l) + V(omitted)) / margin;
+}
+
+}  // namespace detail
 
 // One sample's soft targets q_k over a range of classes, and what weighs them.
 template <class T>
@@ -404,44 +592,42 @@ struct soft_row {
     using V = decltype(load(target, k));
     return fused(V(alpha), load(target, k), V(T(1)));
   }
+  // d_k from a logit with its margin, b - d - alpha q d less what its frame omits.
+  template <class Index, class V>
+  LGM_HD V distance(const class_constants<T>& c, Index k, V l, T omitted) const {
+    return detail::distance_of(c, k, l, V(margin(k)), omitted);
+  }
 };
-
-namespace detail {
-
-// d_k from a logit, margin (b - l) / m; also where the class is excluded by a log prior of -infinity.
-template <class T, class Index, class V>
-LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin) {
-  using lgm::load;
-  return (larger(load(c.bias, k), V(numeric<T>::lowest)) - l) / margin;
-}
-
-}  // namespace detail
 
 // Turns a row of logits without margin (of finish_logits, with no target) into eq:logit with each class's margin, in
 // place, and returns the largest. Distances are computed again from the differences where a rounded product would show:
 // near the row's largest, and where q_k is not zero and either q_k d_k is uncertain by 1e-4, or d_k by 1e-4 of itself.
 template <class Group, class Row, class T, class Direct>
-LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, T half_norm,
+LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
                          const soft_row<T>& soft, T known_max, Direct direct) {
   const auto value = [](auto l, auto) { return l; };
-  const T none = -numeric<T>::infinity;
+  const T none = -numeric<T>::infinity, half_norm = frame.half_norm, omitted = frame.omitted;
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
-    l = l - product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1))));
+    l = l -
+        product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1)), omitted));
   });
   const T top = group.reduce(row, none, value, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
-  const T threshold = detail::larger(top, known_max) - cancellation<T>::window - T(2) * c.epsilon * worst;
+  const T reference = detail::larger(top, known_max),
+          threshold = reference - cancellation<T>::window - c.slack(worst, reference);
   group.for_each(row, [&](auto& l, auto k) {
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       const T bound = c.bound_of(half_norm, i);
       if (!(bound > c.trusted)) return;
       const T margin = soft.margin(i), q = std::fabs(soft.target[i]);
-      const T allowed = c.trusted * (T(1) + detail::distance_of(c, i, lane, margin));
-      if (lane >= threshold || (q != T(0) && (q * bound > c.trusted || bound > allowed)))
-        lane = logit(c.bias[i], direct(i), margin);
+      const T allowed = c.trusted * (T(1) + soft.distance(c, i, lane, omitted));
+      if (lane >= threshold || (q != T(0) && (q * bound > c.trusted || bound > allowed))) {
+        const T beyond = direct(i);
+        lane = logit(c.bias[i], beyond, T(1)) - detail::product_or_zero(margin - T(1), beyond + omitted);
+      }
     });
   });
   return group.reduce(row, none, value, maximum{});
@@ -450,7 +636,7 @@ LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>&
 // sum_k class_weight_k q_k (d_k + h_k), eq:likelihood of soft targets, over a row of logits with their margins.
 template <class Group, class Row, class T>
 LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constants<T>& c,
-                         const soft_row<T>& soft) {
+                         const row_frame<T>& frame, const soft_row<T>& soft) {
   return group.reduce(
       row, T(0),
       [&](auto l, auto k) {
@@ -458,27 +644,28 @@ LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constan
         using detail::product_or_zero;
         return product_or_zero(
             soft.weight(k) * load(soft.target, k),
-            likelihood_loss(detail::distance_of(c, k, l, V(soft.margin(k))), load(c.half_log_det, k)));
+            likelihood_loss(soft.distance(c, k, V(l), frame.omitted), load(c.half_log_det, k)));
       },
       plus{});
 }
 
-// Turns a row of logits with their margins into weights (eq:weight), in place. Returns sum_of_weights.
-//   evidence  of all classes
+// Turns a row of logits with their margins into weights (eq:weight), in place. Returns sums_of_weights.
+//   evidence  of all classes, in the same frame
 //   total     the sum of c_k over all classes
 //   lambda    times the sample's weight
 //   upstream  what the sample's gradients are multiplied by
 //   round     a weight as the products will take it
 template <class Group, class Row, class T, class Round = unrounded>
-LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
-                             const log_evidence<T>& evidence, const soft_row<T>& soft, T total, T lambda,
-                             T upstream, const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
+LGM_HD weight_sums<T> finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
+                                          const row_frame<T>& frame, const log_evidence<T>& evidence,
+                                          const soft_row<T>& soft, T total, T lambda, T upstream,
+                                          const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
     using detail::product_or_zero;
     const V margin = soft.margin(k);
-    const V distance = detail::distance_of(c, k, l, margin);
+    const V distance = soft.distance(c, k, l, frame.omitted);
     const V g = V(upstream) * (competitor_weight(l, evidence, total) - soft.coefficient(k));
     const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
     l = round(own - g * margin);
@@ -487,52 +674,76 @@ LGM_HD T finish_soft_weights(const Group& group, Row& row, const class_constants
     detail::add_to(sums.probability, k, g);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });
-  return sum_of_weights(group, row, c);
+  weight_sums<T> of = sums_of_weights(group, row, c);
+  // w + g of w = own - g m.
+  of.extra = group.reduce(
+      row, T(0),
+      [&](auto w, auto k) {
+        using V = std::decay_t<decltype(w)>;
+        using detail::fused;
+        const V margin = soft.margin(k);
+        const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
+        return fused(w, margin - V(T(1)), own) / margin;
+      },
+      plus{});
+  return of;
 }
 
 // Turns a row of logits without margin into the weights of any gradient of them, in place: scale * slope_k, scale being
-// minus the sample's upstream gradient; index `target` becomes 0. Returns sum_of_weights.
+// minus the sample's upstream gradient; index `target` becomes 0. Returns sums_of_weights.
 //   slope  [n], in place of g_k
 //   sums   only weight and distance; without distance the row's contents are not read
 //   round  a weight as the products will take it
 template <class Group, class Row, class T, class Round = unrounded>
-LGM_HD T finish_given_weights(const Group& group, Row& row, const class_constants<T>& c, const T* slope,
-                              T scale, std::int64_t target, const class_sum_rows<detail::named_t<T>>& sums,
-                              Round round = {}) {
+LGM_HD weight_sums<T> finish_given_weights(const Group& group, Row& row, const class_constants<T>& c,
+                                           const row_frame<T>& frame, const T* slope, T scale,
+                                           std::int64_t target,
+                                           const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
-    const V distance = detail::distance_of(c, k, l, V(T(1)));
+    const V distance = detail::distance_of(c, k, l, V(T(1)), frame.omitted);
     l = round(V(scale) * load(slope, k));
     replace(l, k, target, T(0));
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });
-  return sum_of_weights(group, row, c);
+  return sums_of_weights(group, row, c);
 }
 
-// What eq:grad_feature has besides the products: out [dims] = (add: +=) weight_sum x' and the target's own term. The
-// products then add minus the sum of w_k mu'_k / Lambda_k over the range's other classes, or, where they work on
-// differences (weight_sum = 0, centred unused), the whole sum of w_k (x - mu_k) / Lambda_k.
-//   weight_sum  the range's sum of w_k / Lambda_k, without the target's
-//   target      the target's class; not read where has_target says that the range does not have it
+// What eq:grad_feature of a sample has besides the products, which add minus the sum of w_k mu'_k / Lambda_k over the classes
+// other than the target's, or, where they work on differences, the whole sum of w_k (x - mu_k) / Lambda_k.
+//
+// Over all classes the g_k add up to 0, and with base_scale = s what they do is s sum_{k != z} w_k (mu'_z - mu'_k), without
+// the sample: x' times a sum of weights that is 0 but for its rounding would be all that is left of a far sample's gradient.
+template <class T>
+struct feature_terms {
+  T sample = 0;      // of x'
+  T difference = 0;  // of x - mu_z; diagonal: divided by the variances
+  T mean = 0;        // of mu'_z
+};
+
+// out [dims] = (add: +=) the terms.
+//   c       class z; read where difference or mean are not 0
+//   origin  [dims], of mu'; null: 0
 template <class Group, class Features, class Centred, class T>
 LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const Features& features,
-                                   const Centred& centred, T weight_sum, bool has_target,
-                                   const class_parameters<T>& target, T target_weight, bool add, T* out) {
+                                   const Centred& centred, const feature_terms<T>& terms,
+                                   const class_parameters<T>& c, const detail::named_t<T>* origin, bool add,
+                                   T* out) {
   using detail::fused;
-  const bool diagonal = has_target && target.log_variance != nullptr && target.diagonal;
-  const T weight = !has_target || target.log_variance == nullptr || diagonal
-                       ? target_weight
-                       : target_weight * inverse_variance(*target.log_variance);
+  const bool diagonal = c.log_variance != nullptr && c.diagonal;
   group.for_each(dims, [&](auto j) {
     using V = decltype(load(features, j));
     V sum = add ? load(static_cast<const T*>(out), j) : V(T(0));
-    if (weight_sum != T(0)) sum = fused(V(weight_sum), load(centred, j), sum);
-    if (has_target) {
-      V t = load(features, j) - load(target.mean, j);
-      if (diagonal) t = t * inverse_variance(load(target.log_variance, j));
-      sum = fused(V(weight), t, sum);
+    if (terms.sample != T(0)) sum = fused(V(terms.sample), load(centred, j), sum);
+    if (terms.mean != T(0))
+      sum =
+          fused(V(terms.mean), origin == nullptr ? load(c.mean, j) : load(c.mean, j) - load(origin, j), sum);
+    if (terms.difference != T(0)) {
+      V t = load(features, j) - load(c.mean, j);
+      if (diagonal) t = t * inverse_variance(load(c.log_variance, j));
+      sum = fused(V(terms.difference), t, sum);
     }
     store(out, j, sum);
   });

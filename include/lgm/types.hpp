@@ -104,7 +104,8 @@ struct shape {
   // Elements between the rows of features, of the feature gradient and of logits; 0: packed.
   std::int64_t feature_stride = 0, gradient_stride = 0, logits_stride = 0;
   // The classes of this call are [class_begin, class_begin + classes) of total_classes (0: classes): one
-  // shard of a larger mixture. Labels and total_classes count the whole mixture.
+  // shard of a larger mixture. Labels and total_classes count the whole mixture. A call is a shard's where total_classes is
+  // not 0, and keeps row states that merge with those of others, even if it has all classes.
   std::int64_t class_begin = 0, total_classes = 0;
 };
 
@@ -125,6 +126,10 @@ struct mixture {
   // [1], log |det W| where features and means have been whitened (see whitening): score adds it to its log densities, which
   // then are those of what was whitened. Nothing else reads it; null: 0
   const T* log_abs_det = nullptr;
+  // [dims], a point that features and means are counted from before they are multiplied; any near the means will do. null: the
+  // mean of the call's means; on a shard with covariance::identity zero. Its row states are relative to this point, so that
+  // all shards need the same: where features lie far from zero, give it.
+  const T* origin = nullptr;
 };
 
 // Arrays of the mixture's shapes that are written: the parameters of an update, or its momentum.
@@ -148,7 +153,7 @@ struct loss_options {
   const T* alpha_at =
       nullptr;  // [1], overrides alpha when not null, so that a captured graph follows a schedule
   // mean divides by the samples that count, each by its sample weight times its label's class weight; with soft
-  // targets, by its sample weight.
+  // targets, by its sample weight. Where these add up to 0, the mean is not a number.
   lgm::reduction reduction = lgm::reduction::mean;
   std::int64_t ignore_label = -100;  // samples with this label do not count
   const T* class_weight = nullptr;   // [total_classes]; values are not checked
@@ -168,10 +173,15 @@ struct loss_result {
   T* total = nullptr;           // eq:loss
   T* classification = nullptr;  // eq:classification
   T* likelihood = nullptr;      // eq:likelihood, not multiplied by lambda
-  // [samples, 2]: the target's logit l_z, and the logarithm of the sum of exp l_k over k != z: what backward
-  // needs. -infinity where there is nothing to sum: both for an ignored sample, the first where the target's class
-  // is on another shard. Soft targets: the logarithm of the sum of the classes' coefficients in eq:classification
-  // (before the sample's weight), and that of the sum of exp l_k over all k.
+  // [samples, 2]: what backward needs, for a call with the same context; -infinity in both for an ignored sample. Far from all
+  // classes |x|^2 / 2 says nothing of which it is, and takes the digits of what does: so under identity, and where all classes
+  // have the same variance, logits here may leave it out, as the sample's own parameters say.
+  // With shape.total_classes = 0: the largest l_k, and the logarithm of the sum of exp l_k relative to it; over k != z, with
+  // soft targets over all k.
+  // On a shard: the target's logit l_z, and the logarithm of the sum of exp l_k over k != z; with covariance::identity without
+  // |x - origin|^2 / 2, which all shards share (mixture::origin), so that they merge. -infinity where there is nothing to sum:
+  // the first where the target's class is on another shard. Soft targets: the sum of the classes' coefficients in
+  // eq:classification (before the sample's weight), of any sign, and the logarithm of the sum of exp l_k over all k.
   T* row_state = nullptr;
   T* log_evidence = nullptr;        // [samples]: log sum_k exp l_k, the margin included; ignored samples: 0
   std::int64_t* counted = nullptr;  // [1]: samples that are not ignored
@@ -193,7 +203,9 @@ struct gradients {
 // among its own; log_mixture then takes the priors as they are, so that the shards' exp(log_mixture) add up.
 template <class T>
 struct score_result {
-  std::int64_t* predicted = nullptr;         // arg max_k l_k, of the whole mixture, the lowest class on ties
+  // arg max_k l_k, of the whole mixture, the lowest class on ties; -1 without classes. Where squares of finite features
+  // overflow, densities are -infinity, distances infinity, and this is the nearest class.
+  std::int64_t* predicted = nullptr;
   T* posterior = nullptr;                    // p(predicted | x)
   T* log_density = nullptr;                  // eq:log_density of the predicted class
   T* log_mixture = nullptr;                  // eq:log_mixture, the priors normalised
@@ -219,7 +231,8 @@ struct sgd_options {
 
 // Targets in place of labels: row i gives class k the target q_k, for the classes of the call (mixup, distillation). The
 // margin and the likelihood weigh each class by its target: l_k has (1 + alpha q_k) d_k, eq:likelihood is
-// sum_k class_weight_k q_k (d_k + h_k). No sample is ignored. Values are not checked.
+// sum_k class_weight_k q_k (d_k + h_k). No sample is ignored: loss_options::ignore_label is not read, whether it is a class
+// or not. Values are not checked.
 template <class T>
 struct soft_targets {
   const T* data = nullptr;  // [samples, classes]

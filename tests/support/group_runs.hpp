@@ -50,6 +50,8 @@ struct class_row {
   // peak: one class is nearest by far, and the last is its twin.
   class_row(generator& random, std::int64_t n, bool is_spherical, bool cancels, bool peak);
 
+  // A frame that leaves nothing out.
+  lgm::row_frame<T> frame() const { return {half_norm, T(spherical ? 0 : 1)}; }
   // The struct is written by those who fill it; algorithms only read.
   lgm::class_constants<T> constants() const {
     const auto pointer = [](const std::vector<T>& array) { return const_cast<T*>(array.data()); };

@@ -50,6 +50,7 @@ struct problem {
   std::vector<T> targets;                                  // with target_stride; padding is NaN
   std::int64_t target_stride = 0;
   std::vector<T> grad_logits;  // with logits_stride; padding is NaN
+  std::vector<T> origin;       // of the mixture; empty: null
 
   // Not in every function that has one: a dozen vectors' worth of code each.
   problem();
@@ -77,7 +78,7 @@ struct problem {
   }
   lgm::mixture<T> mixture() const {
     return {mean.data(), log_variance_given ? log_variance.data() : nullptr,
-            log_prior_given ? log_prior.data() : nullptr};
+            log_prior_given ? log_prior.data() : nullptr, nullptr, origin.empty() ? nullptr : origin.data()};
   }
   const T* upstream_data() const { return upstream_given ? upstream.data() : nullptr; }
   bool ignored(std::size_t i) const { return !soft && labels[i] == options.ignore_label; }

@@ -112,7 +112,7 @@ void losses(const input& in, output& out) {
     out.total[i] = out.classification[i] + in.lambda * out.likelihood[i];
     out.log_evidence[i] = evidence;
     if (in.soft) {
-      out.target_logit[i] = std::log(state);
+      out.target_logit[i] = state;
       out.rest[i] = evidence;
     } else {
       out.target_logit[i] = l[in.label[i]];

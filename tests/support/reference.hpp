@@ -61,8 +61,8 @@ struct output {
   std::vector<real> total;              // [samples], eq:loss; zero for ignored samples, as the next two
   std::vector<real> classification;     // [samples], sum_k c_k (E - l_k); eq:classification without weights
   std::vector<real> likelihood;  // [samples], s_i sum_k W_k q_k (d_k + h_k); eq:likelihood without weights
-  // [samples], the two numbers of row_state. Labels: l_z with margin, and log sum of exp l_k over k != z. Soft targets:
-  // log of the sum of c_k / s_i, and E. Both -infinity for ignored samples.
+  // [samples], the two numbers of row_state, but for what it is relative to. Labels: l_z with margin, and log sum of
+  // exp l_k over k != z. Soft targets: the sum of c_k / s_i, and E. Both -infinity for ignored samples.
   std::vector<real> target_logit, rest;
   std::vector<real> log_evidence;  // [samples], E = log sum_k exp l_k, with margin; zero for ignored samples
   std::int64_t counted = 0;        // samples that are not ignored

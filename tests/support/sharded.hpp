@@ -143,12 +143,8 @@ void check_assembled(const expectation<T>& expected, const assembled<T>& got) {
                expected.bound.classification);
   check_within("likelihood", got.likelihood, losses(expected.out.likelihood), expected.bound.likelihood);
   check_within("log_evidence", got.log_evidence, expected.out.log_evidence, expected.bound.log_evidence);
-  std::vector<real> row_state;
-  for (std::size_t i = 0; i < expected.in.samples; ++i) {
-    row_state.push_back(expected.out.target_logit[i]);
-    row_state.push_back(expected.out.rest[i]);
-  }
-  check_within("row_state", got.row_state, row_state, expected.bound.row_state);
+  const expected_state state = expected_shard_state<T>(expected.in, expected.out, expected.bound);
+  check_within("row_state", got.row_state, state.value, state.bound);
   check_within("feature gradient", got.feature, expected.out.feature, expected.bound.feature);
   check_within("mean gradient", got.mean, expected.out.mean, expected.bound.mean);
   check_within("log_variance gradient", got.log_variance, expected.out.log_variance,

@@ -154,6 +154,36 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
   return e;
 }
 
+namespace {
+
+// The sum of |c_k| / s_i.
+real coefficient_size(const reference::input& in, std::size_t i) {
+  real sum = 0;
+  for (std::size_t k = 0; k < in.classes; ++k)
+    sum += std::fabs(in.class_weight[k]) * (std::fabs(reference::target_at(in, i, k)) + in.label_smoothing);
+  return sum;
+}
+
+}  // namespace
+
+template <class T>
+expected_state expected_shard_state(const reference::input& in, const reference::output& out,
+                                    const loss_bounds& bound) {
+  expected_state state{{}, bound.row_state};
+  for (std::size_t i = 0; i < in.samples; ++i) {
+    real shared = 0;
+    for (std::size_t j = 0; j < in.dims && in.form == reference::variances::identity; ++j)
+      shared += in.features[i * in.dims + j] * in.features[i * in.dims + j] / 2;
+    const real numbers[] = {out.target_logit[i] + (in.soft ? 0 : shared), out.rest[i] + shared};
+    for (std::size_t n = 0; n < 2; ++n) {
+      state.value.push_back(numbers[n]);
+      if (std::isfinite(numbers[n]))
+        state.bound[2 * i + n] += 4 * epsilon<T>() * (shared + std::fabs(numbers[n]));
+    }
+  }
+  return state;
+}
+
 template <class T>
 loss_bounds bound_losses(const reference::input& in, const reference::output& out,
                          const product_model& model) {
@@ -187,8 +217,7 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
     b.log_evidence[i] = evidence;
     real relative = 0;
     if (in.soft) {
-      const bool none = std::isinf(out.target_logit[i]);
-      b.row_state[2 * i] = none ? 0 : growth<T>(n_classes) + 4 * eps * std::fabs(out.target_logit[i]);
+      b.row_state[2 * i] = growth<T>(n_classes) * coefficient_size(in, i);
       b.row_state[2 * i + 1] = evidence;
     } else {
       const real rest_error = alone ? 0 : rest + growth<T>(n_classes) + 4 * eps * std::fabs(out.rest[i]);
@@ -203,22 +232,22 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
     for (std::size_t k = 0; k < n_classes; ++k) {
       const real loss = out.log_evidence[i] - l[k];
       if (sharp && k == z)
-        classification[i] += s_z * (spread(log_slope_z, relative) + (alone ? 0 : tiny)) +
+        classification[i] += std::fabs(s_z) * (spread(log_slope_z, relative) + (alone ? 0 : tiny)) +
                              8 * eps * std::fabs(out.classification[i]);
       else if (c[k] != 0)
-        classification[i] +=
-            c[k] * (evidence + error[k] + 4 * eps * (std::fabs(out.log_evidence[i]) + std::fabs(l[k])) +
-                    growth<T>(n_classes) * std::fabs(loss));
+        classification[i] += std::fabs(c[k]) * (evidence + error[k] +
+                                                4 * eps * (std::fabs(out.log_evidence[i]) + std::fabs(l[k])) +
+                                                growth<T>(n_classes) * std::fabs(loss));
       const real q = reference::target_at(in, i, k);
       if (q == 0) continue;
-      const real share = in.sample_weight[i] * in.class_weight[k] * q;
+      const real share = std::fabs(in.sample_weight[i] * in.class_weight[k] * q);
       const real size = std::fabs(out.distance[row + k]) + std::fabs(out.half_log_det[k]);
       likelihood[i] += share * (error[k] + 4 * eps * size);
       likelihood_size += share * size;
     }
     likelihood[i] += growth<T>(in.soft ? n_classes : 1) * likelihood_size;
     total[i] = classification[i] + in.lambda * likelihood[i] +
-               4 * eps * (out.classification[i] + in.lambda * std::fabs(out.likelihood[i]));
+               4 * eps * (std::fabs(out.classification[i]) + in.lambda * std::fabs(out.likelihood[i]));
     // arg max: certain when no other class can reach it.
     bool certain = true, possible = true;
     for (std::size_t k = 0; k < n_classes; ++k) {
@@ -231,8 +260,7 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
     b.correct_high += possible;
 
     const real f = std::fabs(out.factor[i]);
-    const real state_size = in.soft && !std::isinf(out.target_logit[i]) ? std::fabs(out.target_logit[i]) : 0;
-    const real sum_error = sharp ? 0 : growth<T>(n_classes) + 4 * eps * state_size;
+    const real sum_error = sharp ? 0 : growth<T>(n_classes) * in.sample_weight[i] * coefficient_size(in, i);
     const real unweighted = sharp && s_z != 0 ? out.classification[i] / s_z : 0;
     const real unweighted_error =
         sharp ? spread(log_slope_z, relative) + 8 * eps * unweighted + (alone ? 0 : tiny) : 0;
@@ -243,10 +271,11 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
       if (sharp) {
         const real log_share = k == z ? log_slope_z : l[k] - out.log_evidence[i];
         const real exponent = k == z ? relative : error[k] + e.target[i] + unweighted_error;
-        g_error[row + k] = s_z * (spread(log_share, exponent) + (alone ? 0 : tiny)) + 8 * eps * g;
+        g_error[row + k] = std::fabs(s_z) * (spread(log_share, exponent) + (alone ? 0 : tiny)) + 8 * eps * g;
       } else {
-        g_error[row + k] = s_z * (spread(l[k] - out.log_evidence[i], error[k] + evidence) + tiny) +
-                           sum_error * share + 8 * eps * (share + c[k]);
+        g_error[row + k] = std::fabs(s_z) * (spread(l[k] - out.log_evidence[i], error[k] + evidence) + tiny) +
+                           sum_error * std::exp(l[k] - out.log_evidence[i]) +
+                           8 * eps * (std::fabs(share) + std::fabs(c[k]));
       }
       const real rounding = in.soft || k != z ? model.weight : 0;
       g_error[row + k] = f * (g_error[row + k] + (divisor_share + rounding) * g);
@@ -302,12 +331,18 @@ void expectation<T>::check_results(const outputs<T>& got) const {
   check_within("classification", got.classification, reference::reduced(in, out, out.classification),
                bound.classification);
   check_within("likelihood", got.likelihood, reference::reduced(in, out, out.likelihood), bound.likelihood);
-  std::vector<real> row_state;
+  // What the first number of row_state is relative to depends on the sample.
+  std::vector<real> state, expected_state, state_bound;
   for (std::size_t i = 0; i < in.samples; ++i) {
-    row_state.push_back(out.target_logit[i]);
-    row_state.push_back(out.rest[i]);
+    real largest = -std::numeric_limits<real>::infinity();
+    for (std::size_t k = 0; k < in.classes && reference::counts(in, i); ++k)
+      if (in.soft || static_cast<std::int64_t>(k) != in.label[i])
+        largest = std::max(largest, out.logit_with_margin[i * in.classes + k]);
+    state.push_back(got.row_state.at(i, 1));
+    expected_state.push_back(std::isfinite(largest) ? out.rest[i] - largest : largest);
+    state_bound.push_back(2 * bound.row_state[2 * i + 1]);
   }
-  check_within("row_state", got.row_state, row_state, bound.row_state);
+  check_within("row_state", state, expected_state, state_bound);
   check_within("log_evidence", got.log_evidence, out.log_evidence, bound.log_evidence);
   CHECK(got.counted[0] == out.counted);
   CHECK(got.correct[0] >= bound.correct_low);
@@ -409,6 +444,8 @@ void check_scores(const problem<T>& p, const score_outputs<T>& got, const produc
                                                 const product_model&);                                   \
   template loss_bounds bound_losses<T>(const reference::input&, const reference::output&,                \
                                        const product_model&);                                            \
+  template expected_state expected_shard_state<T>(const reference::input&, const reference::output&,     \
+                                                  const loss_bounds&);                                   \
   template void check_logits_backward(const problem<T>&, const outputs<T>&, bool, const product_model&); \
   template void check_logits(const problem<T>&, const guarded<T>&, bool, const product_model&);          \
   template void check_scores(const problem<T>&, const score_outputs<T>&, const product_model&);

@@ -74,6 +74,14 @@ struct logit_bounds {
   std::vector<real> determinant;              // [classes]: of h_k
 };
 
+// What the row_state of merged shards is to be, [samples, 2], and may be off by.
+struct expected_state {
+  std::vector<real> value, bound;
+};
+template <class T>
+expected_state expected_shard_state(const reference::input& in, const reference::output& out,
+                                    const loss_bounds& bound);
+
 // T: float or double, as of all functions here that are declared alone.
 template <class T>
 logit_bounds bound_logits(const reference::input& in, const reference::output& out,

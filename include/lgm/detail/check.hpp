@@ -17,6 +17,9 @@ LGM_HD inline std::int64_t total_classes(const shape& s) {
   return s.total_classes == 0 ? s.classes : s.total_classes;
 }
 
+// Whether a call's classes are a shard, if one of all classes: other calls' row states are to merge with its own.
+LGM_HD inline bool is_shard(const shape& s) { return s.total_classes != 0; }
+
 // A class's index among those of the call, -1 where it is not one of them. Any number may be asked for: labels that are
 // ignored are anything.
 LGM_HD inline std::int64_t local_class(const shape& s, std::int64_t label) {

@@ -105,12 +105,13 @@ struct visit_kernel {
         t.settle(group, i, r);
         t.keep(group, i, r);
       }
-      const T weight_sum = own.weigh(group, i, row, at_once || finished, needs_logits, r, sums, t.rounding());
+      const weight_sums<T> weights =
+          own.weigh(group, i, row, at_once || finished, needs_logits, r, sums, t.rounding());
       own.store_weights(group, i, row);
       if (t.splits == 1)
-        t.begin_gradient(group, i, r, weight_sum);
+        t.begin_gradient(group, i, r, weights);
       else
-        group.once([&] { t.b.split_weight[i * t.splits + split] = weight_sum; });
+        group.once([&] { t.b.split_weight[i * t.splits + split] = weights; });
     }
   }
 };
@@ -122,10 +123,14 @@ struct begin_gradient_kernel {
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     if (t.b.counts[i] == 0) return;
-    T weight_sum = 0;
-    for (std::int64_t split = 0; split < t.splits; ++split)
-      weight_sum += t.b.split_weight[i * t.splits + split];
-    t.begin_gradient(group, i, t.b.record[i], weight_sum);
+    weight_sums<T> weights;
+    for (std::int64_t split = 0; split < t.splits; ++split) {
+      const weight_sums<T>& part = t.b.split_weight[i * t.splits + split];
+      weights.weight += part.weight;
+      weights.beyond += part.beyond;
+      weights.extra += part.extra;
+    }
+    t.begin_gradient(group, i, t.b.record[i], weights);
   }
 };
 
@@ -285,6 +290,7 @@ class device_loss {
       : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
     t_.options = o;
     t_.targets = targets;
+    t_.shares_states = is_shard(s);
     if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0))
       t_.least = larger(t_.least, std::log(o.gradient_filter));
   }

@@ -96,7 +96,7 @@ struct call_state {
   double total, classification, likelihood;  // sums of the losses of the row tiles so far
   std::int64_t correct;
   T max_scale, max_norm;  // of the class tile's constants
-  T reach;                // of class_constants
+  T reach, base_scale;    // of class_constants
 };
 
 struct sample_count {
@@ -140,7 +140,7 @@ struct device_buffers {
   // [plan.rows, plan.splits], what each range of a row's classes says of it, and the sum of its weights. Where a call may be
   // split: as large for any number of samples.
   row_record<T>* split_record;
-  T* split_weight;
+  weight_sums<T>* split_weight;
   std::int64_t *target,
       *counts;  // [plan.rows]: the target's class, -1: none; 0 for rows that are left out, else 1
   std::int64_t *key, *ranked_row,
@@ -202,7 +202,7 @@ struct device_buffers {
     record = a.take<row_record<T>>(p.rows);
     const std::int64_t splits = s.classes < 2 * device_plan::split_classes ? 0 : device_plan::most_splits;
     split_record = a.take<row_record<T>>(splits);
-    split_weight = take(splits, 1);
+    split_weight = a.take<weight_sums<T>>(splits);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);
     key = a.take<std::int64_t>(p.rows);

@@ -39,7 +39,7 @@ struct device_gradients {
 struct row_wishes {
   bool report = false;  // losses are written
   bool find_best = false, gather_excess = false, gather_likelihood = false;
-  bool nearest = false, nearest_is_best = false;  // score
+  bool nearest = false, nearest_is_best = false, omit_shared = false;  // score
 };
 
 // A tile of a call as its kernels see it: the caller's arrays, the workspace, and where the tile lies. Passed by value.
@@ -62,6 +62,8 @@ struct device_rows {
   product_form form;
   std::int64_t operand_stride = 0;
   device_buffers<T> b;
+  const T* origin = nullptr;   // [dims], what frames and feature gradients count from; null: 0
+  bool shares_states = false;  // whether row states are to merge with those of other shards
   // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
   std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1, splits = 1;
   T* tile = nullptr;
@@ -116,13 +118,12 @@ struct device_rows {
   LGM_HD void merge_splits(std::int64_t i, row_record<T>& r) const {
     for (std::int64_t split = 0; splits > 1 && split < splits; ++split) {
       const row_record<T>& from = b.split_record[i * splits + split];
-      r.evidence.merge(from.evidence);
+      r.add(from.evidence, from.frame.omitted);
       r.likelihood += from.likelihood;
       take_larger(from.best, r.best);
       take_larger(from.wanted, r.wanted);
       // Classes that are as near are as good: only their distance is asked for.
-      if (from.nearest.index >= 0 && (r.nearest.index < 0 || from.nearest.distance < r.nearest.distance))
-        r.nearest = from.nearest;
+      r.nearest.take_nearer(from.nearest);
     }
   }
 
@@ -164,14 +165,20 @@ struct device_rows {
     c.max_scale = b.state->max_scale;
     c.max_norm = b.state->max_norm;
     c.reach = b.state->reach;
+    c.base_scale = b.state->base_scale;
     return c;
   }
-  // d_k of row i and class k of the tile, from the differences; by one lane.
-  LGM_HD auto direct(std::int64_t i) const {
-    return [this, i](std::int64_t k) {
-      return T(0.5) *
-             squared_distance(serial_group{}, shape.dims, features(i), parameters_of(first_class + k));
-    };
+  // d_k of row i and class k of the tile, from the differences, less what the row's frame omits; by one lane.
+  LGM_HD auto direct(std::int64_t i, const row_frame<T>& frame) const {
+    return [this, i, &frame](std::int64_t k) { return distance(serial_group{}, i, first_class + k, frame); };
+  }
+  // The same for class k of the call.
+  template <class Group>
+  LGM_HD T distance(const Group& group, std::int64_t i, std::int64_t k, const row_frame<T>& frame) const {
+    const class_parameters<T> c = parameters_of(k);
+    return frame.omitted == T(0) ? T(0.5) * squared_distance(group, shape.dims, features(i), c)
+                                 : distance_beyond(group, shape.dims, features(i), c, origin, frame.half_norm,
+                                                   b.state->base_scale);
   }
 
   // Without labels, as if all were ignored.
@@ -223,6 +230,15 @@ struct device_rows {
     if (o.class_weight != nullptr && o.label_smoothing != T(0))
       class_weight_sum = static_cast<T>(group.reduce(
           all, 0.0, [&](std::int64_t k) { return static_cast<double>(o.class_weight[k]); }, plus{}));
+    T base_scale = shape.covariance == covariance::identity ? T(1) : T(0);
+    if (spherical() && !shares_states && shape.classes > 0) {
+      const T* const v = mixture.log_variance;
+      base_scale =
+          v == nullptr
+              ? T(1)
+              : inverse_variance(group.reduce(
+                    shape.classes, numeric<T>::lowest, [&](std::int64_t k) { return v[k]; }, maximum{}));
+    }
     group.once([&] {
       call_state<T>& s = *b.state;
       const T alpha = o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
@@ -230,6 +246,7 @@ struct device_rows {
       s.alpha = s.alpha_usable ? alpha : T(0);
       s.divisor = o.reduction != reduction::mean ? T(1)
                   : o.normalizer != nullptr      ? *o.normalizer
+                  : weights == 0                 ? numeric<T>::not_a_number
                                                  : static_cast<T>(weights);
       s.class_weight_sum = class_weight_sum;
       s.log_prior_sum = log_prior_sum;
@@ -238,11 +255,13 @@ struct device_rows {
       s.correct = 0;
       s.max_scale = 1;
       s.max_norm = s.reach = 0;
+      s.base_scale = base_scale;
     });
   }
 
   // Prepares row i: centres its features and, where its target is a class of this call, takes what the target says from
-  // the differences. Rows that do not count are not read. Without an offset nothing is centred.
+  // the differences. Rows that do not count are not read. Without an offset nothing is centred. The logits of a call with a
+  // given slope leave nothing out.
   template <class Group>
   LGM_HD row_record<T> prepare(const Group& group, std::int64_t i) const {
     const std::int64_t sample = first_row + i, z = label(sample);
@@ -256,9 +275,12 @@ struct device_rows {
     const std::int64_t local = local_class(shape, z);
     const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
-    take(group, i, targets.is_given ? needs_features(group, i, here) : labelled || targets.is_soft,
-         here ? local : -1, r);
-    if (targets.is_given) weigh_given(i, here ? local : -1, r);
+    const bool counts = targets.is_given ? needs_features(group, i, here) : labelled || targets.is_soft;
+    take(group, i, counts, here ? local : -1, r);
+    if (targets.is_given)
+      weigh_given(i, here ? local : -1, r);
+    else if (counts)
+      choose_frame(group, i, here ? local : -1, r);
     return r;
   }
   // Row i of a call that scores, or writes logits.
@@ -267,7 +289,21 @@ struct device_rows {
     const std::int64_t z = label(first_row + i);
     row_record<T> r;
     take(group, i, true, z != options.ignore_label && !is_bad(z) ? local_class(shape, z) : -1, r);
+    if (wishes.omit_shared) {
+      r.frame = r.frame.bounded();
+      r.frame.omit(r.frame.shared);
+    }
     keep(group, i, r);
+  }
+  // Score, of a row's products in the tile: what is shared is left out unless one of its classes is near. Where the products
+  // may be trusted either way, it is.
+  template <class Group, class Row>
+  LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_constants<T>& c,
+                               row_frame<T> frame) const {
+    frame.omit(frame.shared);
+    if (frame.shared > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
+      frame.omit_unless_near(frame.shared + least_beyond(group, row, c, frame.half_norm));
+    return frame;
   }
 
   // Adds the classes of the tile to the row's evidence.
@@ -275,17 +311,17 @@ struct device_rows {
   LGM_HD void gather(const Group& group, std::int64_t i, Row& row, row_record<T>& r) const {
     const class_constants<T> c = constants();
     const std::int64_t target = local_target(i);
-    T top = finish_logits(group, row, c, r.half_norm, target, larger(r.evidence.others.max, r.target.logit),
-                          direct(i));
+    T top = finish_logits(group, row, c, r.frame, target, larger(r.evidence.others.max, r.target.logit),
+                          direct(i, r.frame));
     row_evidence<T> e;
     if (targets.is_soft) {
       if (wishes.find_best) note_best(group, i, row, top, r);
       const soft_row<T> q = soft(i);
-      top = add_soft_margin(group, row, c, r.half_norm, q, r.evidence.others.max, direct(i));
+      top = add_soft_margin(group, row, c, r.frame, q, r.evidence.others.max, direct(i, r.frame));
       e = evidence_of(group, row, top, first_class, false);
       add_excess(
           group, row, [&](auto k) { return q.coefficient(k); }, e);
-      if (wishes.gather_likelihood) r.likelihood += soft_likelihood(group, row, c, q);
+      if (wishes.gather_likelihood) r.likelihood += soft_likelihood(group, row, c, r.frame, q);
     } else {
       e = evidence_of(group, row, top, first_class, wishes.find_best);
       if (wishes.gather_excess) {
@@ -307,13 +343,14 @@ struct device_rows {
   template <class Group>
   LGM_HD void settle(const Group& group, std::int64_t i, row_record<T>& r) const {
     const T* const state = read_state == nullptr ? nullptr : read_state + 2 * (first_row + i);
-    const T others = state == nullptr ? r.evidence.others.value() : state[1];
-    if (targets.is_soft) {
-      r.total = state == nullptr ? r.evidence.coefficient : std::exp(state[0]);
-    } else {
+    const log_sum<T> others = state == nullptr ? r.evidence.others : row_record<T>::read_state(shape, state);
+    if (!targets.is_soft)
       r.total = r.coefficients.total();
-      if (state != nullptr) r.target.logit = state[0];
-    }
+    else if (state == nullptr)
+      r.total = r.evidence.coefficient;
+    else
+      r.total = is_shard(shape) ? state[0] : total_of_targets(group, i);
+    if (state != nullptr && is_shard(shape) && !targets.is_soft) r.target.logit = state[0];
     const rest_terms<T> terms(rest(others, r.target.logit));
     r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
     if (wishes.report) write_losses(group, i, others, terms, r);
@@ -321,38 +358,39 @@ struct device_rows {
     r.upstream = incoming(i) / b.state->divisor;
     if (targets.is_soft) r.upstream *= sample_weight(first_row + i);
     if (b.target[i] < 0) return;
-    weigh_target(r, r.coefficients.miss(terms.target_miss()), options.lambda * r.coefficients.likelihood);
+    r.weigh_target(r.coefficients.miss(terms.target_miss()), b.state->alpha,
+                   options.lambda * r.coefficients.likelihood);
   }
 
   // Turns the row's logits (finished) or products into weights, each rounded; returns what begin_feature_gradient needs of
   // them.
   template <class Group, class Row, class Round>
-  LGM_HD T weigh(const Group& group, std::int64_t i, Row& row, bool finished, bool needs_logits,
-                 const row_record<T>& r, const class_sum_rows<T>& sums, Round round) const {
+  LGM_HD weight_sums<T> weigh(const Group& group, std::int64_t i, Row& row, bool finished, bool needs_logits,
+                              const row_record<T>& r, const class_sum_rows<T>& sums, Round round) const {
     const class_constants<T> c = constants();
     const std::int64_t target = local_target(i);
     const T known = r.log_evidence.anchor, none = -numeric<T>::infinity;
     if (targets.is_given) {
       const T* const g = slope(i) + first_class;
       if (needs_logits) {
-        finish_logits(group, row, c, r.half_norm, -1, none, direct(i));
+        finish_logits(group, row, c, r.frame, -1, none, direct(i, r.frame));
         // Without a margin this only makes exact the distances that g weighs.
         const soft_row<T> weighed{g, nullptr, T(0), T(0), T(0)};
-        add_soft_margin(group, row, c, r.half_norm, weighed, none, direct(i));
+        add_soft_margin(group, row, c, r.frame, weighed, none, direct(i, r.frame));
       }
-      return finish_given_weights(group, row, c, g, -r.upstream, target, sums, round);
+      return finish_given_weights(group, row, c, r.frame, g, -r.upstream, target, sums, round);
     }
     if (targets.is_soft) {
       const soft_row<T> q = soft(i);
       if (!finished) {
-        finish_logits(group, row, c, r.half_norm, -1, known, direct(i));
-        add_soft_margin(group, row, c, r.half_norm, q, known, direct(i));
+        finish_logits(group, row, c, r.frame, -1, known, direct(i, r.frame));
+        add_soft_margin(group, row, c, r.frame, q, known, direct(i, r.frame));
       }
-      return finish_soft_weights(group, row, c, r.log_evidence, q, r.total, options.lambda, r.upstream, sums,
-                                 round);
+      return finish_soft_weights(group, row, c, r.frame, r.log_evidence, q, r.total, options.lambda,
+                                 r.upstream, sums, round);
     }
-    if (!finished) finish_logits(group, row, c, r.half_norm, target, known, direct(i));
-    return finish_weights(group, row, c, r.log_evidence, -r.upstream * r.total,
+    if (!finished) finish_logits(group, row, c, r.frame, target, known, direct(i, r.frame));
+    return finish_weights(group, row, c, r.frame, r.log_evidence, -r.upstream * r.total,
                           r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least, round);
   }
   // Puts the weights of row i, rounded before, where the products take them from.
@@ -374,12 +412,19 @@ struct device_rows {
   }
   // What the features' gradient of row i has besides the products; from the first class tile on they add up.
   template <class Group>
-  LGM_HD void begin_gradient(const Group& group, std::int64_t i, const row_record<T>& r, T weight_sum) const {
+  LGM_HD void begin_gradient(const Group& group, std::int64_t i, const row_record<T>& r,
+                             const weight_sums<T>& weights) const {
     if (gradient.feature == nullptr) return;
-    const std::int64_t z = local_target(i);
-    const class_parameters<T> target = parameters_of(first_class + (z < 0 ? 0 : z));
-    begin_feature_gradient(group, shape.dims, features(i), centred(i), diagonal() ? T(0) : weight_sum, z >= 0,
-                           target, r.weight, first_class > 0, feature_sum(i));
+    const std::int64_t z = r.class_of_terms(b.target[i]);
+    const class_parameters<T> c = parameters_of(z < 0 ? 0 : z);
+    const T scale = diagonal() || c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
+    const weight_kind kind = targets.is_given  ? weight_kind::given
+                             : targets.is_soft ? weight_kind::soft
+                                               : weight_kind::labels;
+    const feature_terms<T> terms =
+        terms_of(shape, r, weights, kind, local_target(i) >= 0, scale, b.state->base_scale);
+    begin_feature_gradient(group, shape.dims, features(i), centred(i), terms, c, origin, first_class > 0,
+                           feature_sum(i));
   }
   // Of a row that does not count.
   template <class Group>
@@ -427,41 +472,42 @@ struct device_rows {
 
   // Score: the nearest class, before the products of the row become logits. scratch [class_count].
   template <class Group, class Row>
-  LGM_HD void gather_nearest(const Group& group, std::int64_t i, const Row& row, T* scratch,
-                             row_record<T>& r) const {
-    const nearest_class<T> found =
-        nearest_of(group, row, constants(), r.half_norm, first_class, direct(i), scratch);
-    if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+  LGM_HD void gather_nearest(const Group& group, std::int64_t i, const Row& row, const class_constants<T>& c,
+                             const row_frame<T>& frame, T* scratch, row_record<T>& r) const {
+    r.nearest.take_nearer(nearest_of(group, row, c, frame, first_class, direct(i, frame), scratch));
   }
   template <class Group>
   LGM_HD void write_scores(const Group& group, std::int64_t i, const row_record<T>& r) const {
-    const std::int64_t k = r.evidence.best, at = first_row + i;
-    const T none = numeric<T>::not_a_number;
+    const std::int64_t at = first_row + i;
+    std::int64_t k = r.evidence.best;
+    const T none = numeric<T>::not_a_number,
+            fault = r.frame.half_norm * T(0);  // not a number where a feature is none
     T posterior = none, distance = none, density = none, nearest = none;
     const T log_abs_det = mixture.log_abs_det != nullptr ? *mixture.log_abs_det : T(0);
     const auto squared = [&](std::int64_t c) {
       return squared_distance(group, shape.dims, features(i), parameters_of(c));
     };
+    const bool overflows = k < 0 && wishes.find_best && shape.classes > 0;
+    if (overflows) k = nearest_scaled(group, shape, mixture, features(i));
     if (k >= 0) {
-      posterior = T(1) / r.evidence.others.sum;
+      posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
       if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || wishes.nearest_is_best)
-        distance = squared(k);
+        distance = fault + squared(k);
       density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, parameters_of(k)), shape.dims,
                             log_abs_det);
     }
     if (wishes.nearest_is_best) {
-      // Where no class is the best, all distances overflow or are no numbers, and any will do.
-      if (shape.classes > 0) nearest = k >= 0 ? distance : squared(0);
+      if (shape.classes > 0) nearest = distance;
     } else if (scores.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
-      nearest = squared(r.nearest.index);
+      nearest = fault + squared(r.nearest.index);
     }
     group.once([&] {
       if (scores.predicted != nullptr) scores.predicted[at] = k < 0 ? k : shape.class_begin + k;
       if (scores.posterior != nullptr) scores.posterior[at] = posterior;
       if (scores.log_density != nullptr) scores.log_density[at] = density;
       if (scores.log_mixture != nullptr)
-        scores.log_mixture[at] =
-            log_mixture(r.evidence.others.value(), b.state->log_prior_sum, shape.dims, log_abs_det);
+        scores.log_mixture[at] = log_mixture(r.frame.complete(r.evidence.others.value()),
+                                             b.state->log_prior_sum, shape.dims, log_abs_det);
       if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
       if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
     });
@@ -495,13 +541,67 @@ struct device_rows {
                      [&](std::int64_t j) { b.samples.keep(out.first + j, T(0)); });
       return;
     }
-    if (b.offset != nullptr) {
-      const T half_norm = centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out);
-      r.half_norm = diagonal() ? T(0) : half_norm;
+    T half_norm = b.offset != nullptr
+                      ? centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out)
+                  : origin != nullptr
+                      ? T(0.5) * squared_norm(group, shape.dims, centred_features<T>{features(i), origin})
+                      : T(0.5) * squared_norm(group, shape.dims, features(i));
+    const T fault = half_norm <= -numeric<T>::lowest ? T(0) : not_finite(group, shape.dims, features(i));
+    half_norm = diagonal() ? fault : half_norm + fault;
+    r.frame = row_frame<T>(half_norm, b.state->base_scale);
+    if (target < 0) return;
+    r.target =
+        target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha);
+    r.target.distance += fault;
+    r.target.logit += fault;
+    r.target.logit_without_margin += fault;
+  }
+  // What the row's logits leave out. Of a whole mixture the target's class decides, or the class with the largest target, so
+  // that backward does as forward did; shards all leave out the same.
+  template <class Group>
+  LGM_HD void choose_frame(const Group& group, std::int64_t i, std::int64_t target, row_record<T>& r) const {
+    r.frame = r.frame.bounded();
+    r.frame.omit(r.frame.shared);
+    const bool whole = !is_shard(shape) && shape.classes > 0;
+    if (targets.is_soft ? !whole : target < 0) return;
+    T alpha = b.state->alpha;
+    row_target<T> largest;
+    if (targets.is_soft) {
+      alpha = 0;
+      target = largest_target(group, soft_of_call(i).target, shape.classes).index;
+      largest = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
+      r.deciding = target;
     }
-    if (target >= 0)
-      r.target =
-          target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha);
+    row_target<T>& t = targets.is_soft ? largest : r.target;
+    if (whole) r.frame.omit_unless_near(t.distance);
+    omit_from(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha, r.frame,
+              origin, b.state->base_scale, t);
+  }
+  // The soft targets of row i over all classes of the call.
+  LGM_HD soft_row<T> soft_of_call(std::int64_t i) const {
+    device_rows whole = *this;
+    whole.first_class = 0;
+    return whole.soft(i);
+  }
+  // The sum of c_k of soft targets over all classes, less the sample's weight.
+  template <class Group>
+  LGM_HD T total_of_targets(const Group& group, std::int64_t i) const {
+    const soft_row<T> q = soft_of_call(i);
+    return group.reduce(
+        shape.classes, T(0), [&](std::int64_t k) { return q.coefficient(k); }, plus{});
+  }
+  // The class of the first `classes` with the largest of targets q, the lowest on ties.
+  struct found_class {
+    std::int64_t index;
+    T value;
+  };
+  template <class Group>
+  LGM_HD found_class largest_target(const Group& group, const T* q, std::int64_t classes) const {
+    const T most = group.reduce(
+        classes, -numeric<T>::infinity, [&](std::int64_t k) { return q[k]; }, maximum{});
+    const std::int64_t k = group.reduce(
+        classes, classes, [&](std::int64_t c) { return q[c] == most ? c : classes; }, minimum{});
+    return {k < classes ? k : 0, most};
   }
   // With a given slope, a row of zeros and without a likelihood has no gradient, whatever its features.
   template <class Group>
@@ -523,19 +623,16 @@ struct device_rows {
       r.best.value = best.others.max;
     }
     const T* const q = soft(i).target;
-    const T most = group.reduce(
-        class_count, -numeric<T>::infinity, [&](std::int64_t k) { return q[k]; }, maximum{});
-    const std::int64_t k = group.reduce(
-        class_count, class_count, [&](std::int64_t c) { return q[c] == most ? c : class_count; }, minimum{});
-    if (k < class_count && (r.wanted.index < 0 || most > r.wanted.value)) {
-      r.wanted.index = first_class + k;
-      r.wanted.value = most;
+    const found_class most = largest_target(group, q, class_count);
+    if (class_count > 0 && (r.wanted.index < 0 || most.value > r.wanted.value)) {
+      r.wanted.index = first_class + most.index;
+      r.wanted.value = most.value;
     }
   }
 
   template <class Group>
-  LGM_HD void write_losses(const Group& group, std::int64_t i, T others, const rest_terms<T>& terms,
-                           row_record<T>& r) const {
+  LGM_HD void write_losses(const Group& group, std::int64_t i, const log_sum<T>& others,
+                           const rest_terms<T>& terms, row_record<T>& r) const {
     const std::int64_t at = first_row + i;
     const bool counts = b.counts[i] != 0;
     T classification = 0, likelihood = 0, total = 0;
@@ -567,11 +664,12 @@ struct device_rows {
       if (each && result.classification != nullptr) result.classification[at] = classification;
       if (each && result.likelihood != nullptr) result.likelihood[at] = likelihood;
       if (result.row_state != nullptr) {
-        const T first = targets.is_soft ? std::log(r.total) : r.target.logit;
-        result.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
-        result.row_state[2 * at + 1] = counts ? others : -numeric<T>::infinity;
+        T* const state = result.row_state + 2 * at;
+        state[0] = state[1] = -numeric<T>::infinity;
+        if (counts) r.write_state(shape, targets.is_soft, others, state);
       }
-      if (result.log_evidence != nullptr) result.log_evidence[at] = counts ? r.log_evidence.value() : T(0);
+      if (result.log_evidence != nullptr)
+        result.log_evidence[at] = counts ? r.frame.complete(r.log_evidence.value()) : T(0);
     });
   }
 
@@ -580,7 +678,8 @@ struct device_rows {
   template <class Group>
   LGM_HD bool is_correct(const Group& group, std::int64_t i, const row_record<T>& r) const {
     const auto exact = [&](std::int64_t k) {
-      return target_of(group, shape.dims, features(i), parameters_of(k), log_prior(k), T(0)).logit;
+      return logit(log_prior(k) - half_log_det(group, shape.dims, parameters_of(k)),
+                   distance(group, i, k, r.frame), T(1));
     };
     const std::int64_t z = targets.is_soft ? r.wanted.index : b.target[i];
     const std::int64_t k = targets.is_soft ? r.best.index : r.evidence.best;
@@ -598,12 +697,7 @@ struct device_rows {
     if (target < 0) return;
     const T likelihood =
         options.lambda == T(0) ? T(0) : options.lambda * r.coefficients.likelihood / b.state->divisor;
-    weigh_target(r, -slope(i)[target], likelihood);
-  }
-  LGM_HD void weigh_target(row_record<T>& r, T miss, T lambda) const {
-    r.weight = r.upstream * target_weight(miss, b.state->alpha, lambda);
-    r.share = r.upstream * (miss + lambda);
-    r.miss = r.upstream * miss;
+    r.weigh_target(-slope(i)[target], b.state->alpha, likelihood);
   }
 };
 

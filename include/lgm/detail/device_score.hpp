@@ -32,8 +32,8 @@ struct logits_kernel {
     const device_rows<T> own = t.slice(task % t.splits);
     const std::int64_t z = own.local_target(i);
     auto row = group.hold(own.tile_row(i), own.class_count);
-    const T none = -numeric<T>::infinity, half_norm = t.b.record[i].half_norm;
-    finish_logits(group, row, own.constants(), half_norm, z, none, own.direct(i));
+    const row_frame<T> frame = t.b.record[i].frame;
+    finish_logits(group, row, own.constants(), frame, z, -numeric<T>::infinity, own.direct(i, frame));
     if (z >= 0) {
       const T target = t.b.state->alpha_usable ? t.b.record[i].target.logit : numeric<T>::not_a_number;
       group.for_each(row, [&](T& l, std::int64_t k) {
@@ -58,13 +58,16 @@ struct score_kernel {
     for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
       row_record<T> r = t.split_record_of(i, split);
       auto row = group.hold(own.tile_row(i), own.class_count);
+      const class_constants<T> c = own.constants();
+      const row_frame<T> frame = own.frame_of(group, row, c, r.frame);
       // The sums by class are not in use: they serve as scratch.
       if (t.wishes.nearest)
-        own.gather_nearest(group, i, row, t.b.class_sum + part * t.class_count + own.begin_in(t), r);
+        own.gather_nearest(group, i, row, c, frame, t.b.class_sum + part * t.class_count + own.begin_in(t),
+                           r);
       if (gather) {
-        const T top = finish_logits(group, row, own.constants(), r.half_norm, std::int64_t(-1),
-                                    r.evidence.others.max, own.direct(i));
-        r.evidence.merge(evidence_of(group, row, top, own.first_class, t.wishes.find_best));
+        const T top = finish_logits(group, row, c, frame, std::int64_t(-1), r.best_so_far(frame.omitted),
+                                    own.direct(i, frame));
+        r.add(evidence_of(group, row, top, own.first_class, t.wishes.find_best), frame.omitted);
       }
       if (last && t.splits == 1)
         t.write_scores(group, i, r);
@@ -121,6 +124,7 @@ class device_score {
                        wishes.nearest_is_best;
     const bool gather = wishes.find_best || result.log_mixture != nullptr;
     t_.scores = result;
+    wishes.omit_shared = true;
     tiles_.begin();
     tiles_.for_row_tiles(gather || wishes.nearest ? t_.shape.samples : 0, [&] {
       launch_rows(device_, t_.shape.dims, t_.row_count, prepare_plain_kernel<T>{t_});

@@ -30,6 +30,7 @@ struct small_rows_kernel {
         false;  // as they are: so that the compiler drops what is for others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
+    own.origin = t.mixture.origin;
     // Arrays that only soft targets need otherwise.
     T *const bias = t.b.class_share + part * classes, *const half_log_dets =
                                                           t.b.class_probability + part * classes;
@@ -54,15 +55,16 @@ struct small_rows_kernel {
       T* const products = t.tile_row(i);
       const bool counts = t.b.counts[i] != 0;
       if (counts) {
-        group.for_each(classes, [&](std::int64_t k) { products[k] = -own.direct(i)(k); });
+        group.for_each(classes, [&](std::int64_t k) { products[k] = -own.direct(i, r.frame)(k); });
+        r.frame.pending = 0;
         auto row = group.hold(products, classes);
         if (gather) own.gather(group, i, row, r);
         own.settle(group, i, r);
         if (differentiate) {
           own.weigh(group, i, row, gather, true, r, {}, unrounded{});
           row.store(products);
-          own.begin_gradient(group, i, r, T(0));
-          add_classes(group, i);
+          own.begin_gradient(group, i, r, {});
+          add_classes(group, i, own.b.state->base_scale);
         }
       } else {
         own.settle(group, i, r);
@@ -74,20 +76,26 @@ struct small_rows_kernel {
   }
 
  private:
-  // The classes' part of eq:grad_feature, but for the target's.
+  // The classes' part of eq:grad_feature, but for the target's: see feature_terms.
   template <class Group>
-  LGM_HD void add_classes(const Group& group, std::int64_t i) const {
+  LGM_HD void add_classes(const Group& group, std::int64_t i, T base_scale) const {
     if (t.gradient.feature == nullptr) return;
     const T* const weights = t.tile_row(i);
+    // On a shard the target's class has added its mean, or will, in one sum.
+    const T* const target =
+        is_shard(t.shape) || t.b.target[i] < 0 ? nullptr : t.parameters_of(t.b.target[i]).mean;
     const number_array<T> x = t.features(i);
     T* const out = t.feature_sum(i);
     group.for_each(t.shape.dims, [&](std::int64_t j) {
       T sum = out[j];
+      const T from = target != nullptr ? target[j] : t.mixture.origin != nullptr ? t.mixture.origin[j] : T(0);
       for (std::int64_t k = 0; k < t.class_count; ++k) {
         const class_parameters<T> p = t.parameters_of(k);
         const T inverse =
             p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
-        sum = fused(weights[k] * inverse, load(x, j) - p.mean[j], sum);
+        if (base_scale != T(0)) sum = fused(weights[k] * base_scale, from - p.mean[j], sum);
+        if (inverse != base_scale)
+          sum = fused(weights[k] * (inverse - base_scale), load(x, j) - p.mean[j], sum);
       }
       out[j] = sum;
     });
@@ -126,8 +134,9 @@ struct small_classes_kernel {
     }
     if (j != 0) return;
     if (t.spherical() && t.wants_log_variance()) {
-      const T distance =
-          over_samples(group, [&](std::int64_t i) { return product_or_zero(weight(i, k), t.direct(i)(k)); });
+      const T distance = over_samples(group, [&](std::int64_t i) {
+        return product_or_zero(weight(i, k), t.direct(i, row_frame<T>{})(k));
+      });
       write(group, add, spherical_log_variance_gradient(share(group, k), distance, dims),
             t.gradient.log_variance + k);
     }

@@ -277,8 +277,17 @@ class device_tiles {
   }
 
  private:
-  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the products.
+  // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
+  // zero lose nothing in the products, and 0 on a shard whose row states are to be relative to what all shards know.
   void centre() {
+    if (t.mixture.origin != nullptr) t.b.offset = const_cast<T*>(t.mixture.origin);  // which is read alone
+    t.origin = t.b.offset;
+    if (t.mixture.origin != nullptr) return;
+    if (t.shape.covariance == covariance::identity && t.shares_states) {
+      launch_rows(device_, t.shape.dims, std::int64_t(1),
+                  zero_kernel<T>{t.shape.dims, t.shape.dims, t.b.offset});
+      return;
+    }
     const std::int64_t dims = t.shape.dims, blocks = ceil_divide(dims, mean_columns), chunks = plan_.chunks;
     T* const sums = chunks == 1 ? t.b.offset : t.b.chunk_sums;
     launch_rows(device_, smaller(dims, mean_columns), blocks * chunks,

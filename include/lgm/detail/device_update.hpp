@@ -19,16 +19,15 @@ constexpr std::int64_t element_block = 1024;
 
 template <class T>
 struct merge_state_kernel {
-  std::int64_t size;
+  std::int64_t samples;
   const T* from;
   T* into;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     const std::int64_t begin = task * element_block;
-    group.for_each(smaller(element_block, size - begin), [&](std::int64_t i) {
-      into[begin + i] = merged_log_sum(into[begin + i], from[begin + i]);
-    });
+    group.for_each(smaller(element_block, samples - begin),
+                   [&](std::int64_t i) { merge_state(from + 2 * (begin + i), into + 2 * (begin + i)); });
   }
 };
 
@@ -36,8 +35,8 @@ template <class Device, class T>
 status device_merge_row_state(Device& device, const shape& s, const T* from, T* into) {
   const status checked = first_failure(check_shape(s), check_rows(s, from), check_rows(s, into));
   if (checked != status::success) return checked;
-  const std::int64_t size = 2 * s.samples;
-  device.template launch<256>(256, ceil_divide(size, element_block), merge_state_kernel<T>{size, from, into});
+  device.template launch<256>(256, ceil_divide(s.samples, element_block),
+                              merge_state_kernel<T>{s.samples, from, into});
   return device.result();
 }
 

@@ -44,6 +44,7 @@ class host_loss {
       class_weight_ = o.class_weight + s.class_begin;
       if (o.label_smoothing != T(0)) class_weight_sum_ = sum_of(o.class_weight, total_classes(s));
     }
+    if (is_shard(s)) t_.share_states();
     count_samples();
   }
 
@@ -157,6 +158,7 @@ class host_loss {
     }
     divisor_ = options_.reduction != reduction::mean ? T(1)
                : options_.normalizer != nullptr      ? *options_.normalizer
+               : weights == 0                        ? numeric<T>::not_a_number
                                                      : static_cast<T>(weights);
   }
 
@@ -186,10 +188,23 @@ class host_loss {
     const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
     const bool counts = targets_.is_given ? needs_features(i, here) : labelled || targets_.is_soft;
-    if (counts)
-      t_.take_row(i, here ? local : -1, alpha_);
-    else
-      t_.skip_row(i);
+    if (!counts) return t_.skip_row(i);
+    t_.take_row(i, here ? local : -1, alpha_);
+    if (!targets_.is_given) choose_frame(i);
+  }
+  // What the row's logits leave out. Of a whole mixture the target's class decides, or the class with the largest target, so
+  // that backward does as forward did; shards all leave out the same.
+  void choose_frame(std::int64_t i) {
+    const shape& s = t_.shape;
+    row_record<T>& r = b_.record[i];
+    if (is_shard(s) || s.classes == 0) return t_.omit_shared(i, alpha_);
+    if (!targets_.is_soft) return t_.omit_unless_near(i, b_.target[i], alpha_, r.target);
+    const T* const q = soft(i, -t_.first_class).target;
+    const std::int64_t k = std::max_element(q, q + s.classes) - q;
+    r.deciding = k;
+    row_target<T> largest =
+        target_of(group_type{}, s.dims, t_.features(i), t_.parameters_of(k), t_.log_prior(k), T(0));
+    t_.omit_unless_near(i, k, T(0), largest);
   }
   // With a given slope, a row of zeros and without a likelihood has no gradient, whatever its features.
   bool needs_features(std::int64_t i, bool has_target) const {
@@ -212,12 +227,12 @@ class host_loss {
     if (targets_.is_soft) {
       if (find_best_) note_best(i, part, top);
       const soft_row<T> q = soft(i, part.first);
-      top = add_soft_margin(group, row, part.constants, r.half_norm, q, r.evidence.others.max,
-                            t_.direct(i, part));
+      top = add_soft_margin(group, row, part.constants, r.frame, q, r.evidence.others.max,
+                            t_.direct(i, part, r.frame));
       e = evidence_of(group, row, top, first_class, false);
       add_excess(
           group, row, [&](auto k) { return q.coefficient(k); }, e);
-      if (gather_likelihood_) r.likelihood += soft_likelihood(group, row, part.constants, q);
+      if (gather_likelihood_) r.likelihood += soft_likelihood(group, row, part.constants, r.frame, q);
     } else {
       e = evidence_of(group, row, top, first_class, find_best_);
       if (gather_excess_) {
@@ -254,21 +269,30 @@ class host_loss {
   void settle(std::int64_t i) {
     row_record<T>& r = b_.record[i];
     const T* state = read_state_ == nullptr ? nullptr : read_state_ + 2 * (t_.first_row + i);
-    const T others = state == nullptr ? r.evidence.others.value() : state[1];
-    if (targets_.is_soft) {
-      r.total = state == nullptr ? r.evidence.coefficient : std::exp(state[0]);
-    } else {
+    const log_sum<T> others =
+        state == nullptr ? r.evidence.others : row_record<T>::read_state(t_.shape, state);
+    if (!targets_.is_soft)
       r.total = r.coefficients.total();
-      if (state != nullptr) r.target.logit = state[0];
-    }
+    else if (state == nullptr)
+      r.total = r.evidence.coefficient;
+    else
+      r.total = is_shard(t_.shape) ? state[0] : total_of_targets(i);
+    if (state != nullptr && is_shard(t_.shape) && !targets_.is_soft) r.target.logit = state[0];
     const rest_terms<T> terms(rest(others, r.target.logit));
     r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
     if (report_) write_losses(i, others, terms);
     weigh(i, terms);
   }
 
+  // The sum of c_k of soft targets over all classes, less the sample's weight.
+  T total_of_targets(std::int64_t i) const {
+    const soft_row<T> q = soft(i, -t_.first_class);
+    return group_type{}.reduce(
+        t_.shape.classes, T(0), [&](auto k) { return q.coefficient(k); }, plus{});
+  }
+
   // Losses of row i.
-  void write_losses(std::int64_t i, T others, const rest_terms<T>& terms) {
+  void write_losses(std::int64_t i, const log_sum<T>& others, const rest_terms<T>& terms) {
     const bool each = options_.reduction == reduction::none;
     row_record<T>& r = b_.record[i];
     const std::int64_t at = t_.first_row + i;
@@ -294,11 +318,12 @@ class host_loss {
     if (each && result_.classification != nullptr) result_.classification[at] = classification;
     if (each && result_.likelihood != nullptr) result_.likelihood[at] = likelihood;
     if (result_.row_state != nullptr) {
-      const T first = targets_.is_soft ? std::log(r.total) : r.target.logit;
-      result_.row_state[2 * at] = counts ? first : -numeric<T>::infinity;
-      result_.row_state[2 * at + 1] = counts ? others : -numeric<T>::infinity;
+      T* const state = result_.row_state + 2 * at;
+      state[0] = state[1] = -numeric<T>::infinity;
+      if (counts) r.write_state(t_.shape, targets_.is_soft, others, state);
     }
-    if (result_.log_evidence != nullptr) result_.log_evidence[at] = counts ? r.log_evidence.value() : T(0);
+    if (result_.log_evidence != nullptr)
+      result_.log_evidence[at] = counts ? r.frame.complete(r.log_evidence.value()) : T(0);
   }
   // In the order of the samples, so that the sums do not depend on tiles and threads.
   void add_losses(loss_sums& sums) const {
@@ -325,9 +350,8 @@ class host_loss {
   [[gnu::noinline]] bool is_correct(std::int64_t i) const {
     const row_record<T>& r = b_.record[i];
     const auto exact = [&](std::int64_t k) {
-      return target_of(group_type{}, t_.shape.dims, t_.features(i), t_.parameters_of(k), t_.log_prior(k),
-                       T(0))
-          .logit;
+      return logit(t_.log_prior(k) - half_log_det(group_type{}, t_.shape.dims, t_.parameters_of(k)),
+                   t_.distance(i, k, r.frame), T(1));
     };
     const std::int64_t z = targets_.is_soft ? r.wanted.index : b_.target[i];
     const std::int64_t k = targets_.is_soft ? r.best.index : r.evidence.best;
@@ -346,7 +370,8 @@ class host_loss {
     r.upstream = incoming(i) / divisor_;
     if (targets_.is_soft) r.upstream *= sample_weight(t_.first_row + i);
     if (b_.target[i] < 0) return;
-    weigh_target(r, r.coefficients.miss(terms.target_miss()), options_.lambda * r.coefficients.likelihood);
+    r.weigh_target(r.coefficients.miss(terms.target_miss()), alpha_,
+                   options_.lambda * r.coefficients.likelihood);
   }
   void weigh_given(std::int64_t i) {
     row_record<T>& r = b_.record[i];
@@ -355,12 +380,7 @@ class host_loss {
     if (b_.target[i] < 0) return;
     const T likelihood =
         options_.lambda == T(0) ? T(0) : options_.lambda * r.coefficients.likelihood / divisor_;
-    weigh_target(r, -slope(i)[b_.target[i]], likelihood);
-  }
-  void weigh_target(row_record<T>& r, T miss, T lambda) const {
-    r.weight = r.upstream * target_weight(miss, alpha_, lambda);
-    r.share = r.upstream * (miss + lambda);
-    r.miss = r.upstream * miss;
+    r.weigh_target(-slope(i)[b_.target[i]], alpha_, likelihood);
   }
 
   // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
@@ -417,44 +437,54 @@ class host_loss {
       }
       const auto at = [&](T* sums) { return sums == nullptr ? nullptr : sums + part * classes; };
       const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.share), at(all.probability)};
-      const T weight_sum = targets_.is_given  ? weigh_given_row(i, row, needs_logits, sums)
-                           : targets_.is_soft ? weigh_soft_row(i, row, at_once, sums)
-                                              : weigh_row(i, row, at_once, sums);
-      if (gradient == nullptr) return;
-      const std::int64_t z = t_.local_target(i);
-      const class_parameters<T> target = t_.parameters_of(t_.first_class + std::max<std::int64_t>(z, 0));
-      begin_feature_gradient(group_type{}, dims, t_.features(i), t_.centred(i),
-                             diagonal() ? T(0) : weight_sum, z >= 0, target, b_.record[i].weight, add,
-                             gradient);
+      const weight_sums<T> weights = targets_.is_given  ? weigh_given_row(i, row, needs_logits, sums)
+                                     : targets_.is_soft ? weigh_soft_row(i, row, at_once, sums)
+                                                        : weigh_row(i, row, at_once, sums);
+      if (gradient != nullptr) begin_gradient(i, weights, add, gradient);
     });
     for (T* sum : arrays)
       for (std::int64_t part = 1; sum != nullptr && part < parts; ++part)
         group_type{}.for_each(classes,
                               [&](auto k) { store(sum, k, load(sum, k) + load(sum + part * classes, k)); });
   }
-  T weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+  // What the features' gradient of row i has besides the products.
+  void begin_gradient(std::int64_t i, const weight_sums<T>& weights, bool add, T* out) const {
+    const row_record<T>& r = b_.record[i];
+    const std::int64_t z = r.class_of_terms(b_.target[i]);
+    const class_parameters<T> c = t_.parameters_of(std::max<std::int64_t>(z, 0));
+    const T scale = diagonal() || c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
+    const weight_kind kind = targets_.is_given  ? weight_kind::given
+                             : targets_.is_soft ? weight_kind::soft
+                                                : weight_kind::labels;
+    const feature_terms<T> terms =
+        terms_of(t_.shape, r, weights, kind, t_.local_target(i) >= 0, scale, b_.constants.base_scale);
+    begin_feature_gradient(group_type{}, t_.shape.dims, t_.features(i), t_.centred(i), terms, c, b_.offset,
+                           add, out);
+  }
+  weight_sums<T> weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
     const std::int64_t target = t_.local_target(i);
     if (!finished)
       t_.for_parts(i, [&](row_part& part) { t_.finish(i, part, part.target, r.log_evidence.anchor); });
-    return finish_weights(group_type{}, row, b_.constants, r.log_evidence, -r.upstream * r.total,
+    return finish_weights(group_type{}, row, b_.constants, r.frame, r.log_evidence, -r.upstream * r.total,
                           r.upstream * r.coefficients.smoothing, class_weights(), target, sums, least_);
   }
-  T weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+  weight_sums<T> weigh_soft_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
     const group_type group;
     const soft_row<T> q = soft(i);
     if (!finished) {
       t_.for_parts(i, [&](row_part& part) {
         t_.finish(i, part, -1, r.log_evidence.anchor);
-        add_soft_margin(group, part.row, part.constants, r.half_norm, soft(i, part.first),
-                        r.log_evidence.anchor, t_.direct(i, part));
+        add_soft_margin(group, part.row, part.constants, r.frame, soft(i, part.first), r.log_evidence.anchor,
+                        t_.direct(i, part, r.frame));
       });
     }
-    return finish_soft_weights(group, row, b_.constants, r.log_evidence, q, r.total, options_.lambda,
+    return finish_soft_weights(group, row, b_.constants, r.frame, r.log_evidence, q, r.total, options_.lambda,
                                r.upstream, sums);
   }
-  T weigh_given_row(std::int64_t i, row_type& row, bool needs_logits, const class_sum_rows<T>& sums) {
+  weight_sums<T> weigh_given_row(std::int64_t i, row_type& row, bool needs_logits,
+                                 const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
     const group_type group;
     const T* g = slope(i) + t_.first_class;
@@ -463,11 +493,11 @@ class host_loss {
         t_.finish(i, part, -1, -numeric<T>::infinity);
         // Without a margin this only makes exact the distances that g weighs.
         const soft_row<T> weighed{g + part.first, nullptr, T(0), T(0), T(0)};
-        add_soft_margin(group, part.row, part.constants, r.half_norm, weighed, -numeric<T>::infinity,
-                        t_.direct(i, part));
+        add_soft_margin(group, part.row, part.constants, r.frame, weighed, -numeric<T>::infinity,
+                        t_.direct(i, part, r.frame));
       });
     }
-    return finish_given_weights(group, row, b_.constants, g, -r.upstream, t_.local_target(i), sums);
+    return finish_given_weights(group, row, b_.constants, r.frame, g, -r.upstream, t_.local_target(i), sums);
   }
 
   // Gradients of the parameters of classes [begin, begin + count) of the tile, from their sums over samples.

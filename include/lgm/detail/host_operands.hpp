@@ -33,45 +33,24 @@ class host_operands {
     return mixture_.log_prior != nullptr ? mixture_.log_prior[k] : uniform_log_prior_;
   }
 
-  // offset = the mean of the means, so that features and means that lie far from zero lose nothing in the products. Where
-  // they do not (its square is less than a quarter of the means' squares, on average), offset = 0: the means, if their
-  // variances are one, are the operand as they are, and so are the features.
-  void centre() {
-    constexpr int packets = 8;
-    const std::int64_t dims = shape_.dims, columns = packets * packet<T>::size;
-    const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
-    T* const squares = b_.sums[0];  // free until the first product
-    parallel_for<Threads>(plan_.parallel, plan_.threads_for(2 * shape_.classes * dims),
-                          (dims + columns - 1) / columns, [&](std::int64_t part, int) {
-                            const std::int64_t first = part * columns;
-                            const group_type group;
-                            const std::int64_t n = smaller(columns, dims - first);
-                            packet<T> sum[packets], square[packets];
-                            for (int c = 0; c < packets; ++c) sum[c] = square[c] = packet<T>(T(0));
-                            for (std::int64_t k = 0; k < shape_.classes; ++k) {
-                              const T* mean = mixture_.mean + k * dims + first;
-                              group.for_each(n, [&](packet_index j) {
-                                const auto c = j.first / packet<T>::size;
-                                const packet<T> mu = load(mean, j);
-                                sum[c] = fused(packet<T>(share), mu, sum[c]);
-                                square[c] = fused(mu, mu, square[c]);
-                              });
-                            }
-                            group.for_each(n, [&](packet_index j) {
-                              const auto c = j.first / packet<T>::size;
-                              store(b_.offset + first, j, sum[c]);
-                              store(squares + first, j, square[c]);
-                            });
-                          });
-    const group_type group;
-    const T offset_norm = group.reduce(
-        dims, T(0), [&](auto j) { return load(b_.offset, j) * load(b_.offset, j); }, plus{});
-    const T norms = group.reduce(
-        dims, T(0), [&](auto j) { return load(squares, j); }, plus{});
+  // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
+  // zero lose nothing in the products. Where they do not (its square is less than a quarter of the means' squares, on
+  // average), and on a shard, which knows its own means alone, offset = 0: the means, if their variances are one, are the
+  // operand as they are, and so are the features.
+  //   shares_states  whether row states are to merge with those of other shards
+  void centre(bool shares_states) {
+    shares_states_ = shares_states;
+    b_.constants.base_scale = base_scale();
     const bool unit_variances =
         shape_.covariance == covariance::identity || (!diagonal() && mixture_.log_variance == nullptr);
-    raw_ = unit_variances && offset_norm <= T(0.25) * share * norms;
-    if (raw_) std::fill(b_.offset, b_.offset + dims, T(0));
+    raw_ = false;
+    if (mixture_.origin != nullptr) {
+      std::copy(mixture_.origin, mixture_.origin + shape_.dims, b_.offset);
+      return;
+    }
+    raw_ =
+        (shares_states && shape_.covariance == covariance::identity) || (average_means() && unit_variances);
+    if (raw_) std::fill(b_.offset, b_.offset + shape_.dims, T(0));
   }
 
   // Whether features and means are multiplied as the caller has them.
@@ -107,6 +86,50 @@ class host_operands {
   using group_type = packet_group<T>;
 
   bool diagonal() const { return shape_.covariance == covariance::diagonal; }
+
+  // Of class_constants.
+  T base_scale() const {
+    if (shape_.covariance == covariance::identity) return T(1);
+    if (diagonal() || shares_states_ || shape_.classes == 0) return T(0);
+    const T* const v = mixture_.log_variance;
+    return v == nullptr ? T(1) : inverse_variance(*std::max_element(v, v + shape_.classes));
+  }
+
+  // offset = the mean of the means; answers whether they lie near zero.
+  bool average_means() {
+    constexpr int packets = 8;
+    const std::int64_t dims = shape_.dims, columns = packets * packet<T>::size;
+    const T share = T(1) / static_cast<T>(std::max<std::int64_t>(shape_.classes, 1));
+    T* const squares = b_.sums[0];  // free until the first product
+    parallel_for<Threads>(plan_.parallel, plan_.threads_for(2 * shape_.classes * dims),
+                          (dims + columns - 1) / columns, [&](std::int64_t part, int) {
+                            const std::int64_t first = part * columns;
+                            const group_type group;
+                            const std::int64_t n = smaller(columns, dims - first);
+                            packet<T> sum[packets], square[packets];
+                            for (int c = 0; c < packets; ++c) sum[c] = square[c] = packet<T>(T(0));
+                            for (std::int64_t k = 0; k < shape_.classes; ++k) {
+                              const T* mean = mixture_.mean + k * dims + first;
+                              group.for_each(n, [&](packet_index j) {
+                                const auto c = j.first / packet<T>::size;
+                                const packet<T> mu = load(mean, j);
+                                sum[c] = fused(packet<T>(share), mu, sum[c]);
+                                square[c] = fused(mu, mu, square[c]);
+                              });
+                            }
+                            group.for_each(n, [&](packet_index j) {
+                              const auto c = j.first / packet<T>::size;
+                              store(b_.offset + first, j, sum[c]);
+                              store(squares + first, j, square[c]);
+                            });
+                          });
+    const group_type group;
+    const T offset_norm = group.reduce(
+        dims, T(0), [&](auto j) { return load(b_.offset, j) * load(b_.offset, j); }, plus{});
+    const T norms = group.reduce(
+        dims, T(0), [&](auto j) { return load(squares, j); }, plus{});
+    return offset_norm <= T(0.25) * share * norms;
+  }
 
   // Class k, which is the c-th of the operand and the (begin + c)-th of the tile.
   void prepare_logits(std::int64_t k, std::int64_t begin, std::int64_t c) {
@@ -156,7 +179,7 @@ class host_operands {
   const mixture<T>& mixture_;
   host_buffers<T>& b_;
   T uniform_log_prior_;
-  bool raw_ = false;
+  bool raw_ = false, shares_states_ = false;
 
   // The classes whose operand the buffer holds.
   operand_kind held_kind_ = operand_kind::none;

@@ -59,6 +59,7 @@ class host_score {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         b_.record[i] = {};
         t_.take_row(i, -1, T(0));
+        t_.omit_shared(i, T(0));
       });
       t_.for_class_tiles([&] {
         t_.make_products();
@@ -76,22 +77,35 @@ class host_score {
  private:
   using group_type = packet_group<T>;
 
+  // Of a part of row i's products: what is shared is left out unless one of its classes is near. Where the products may be
+  // trusted either way, it is.
+  template <class Part>
+  row_frame<T> frame_of(std::int64_t i, const Part& part) const {
+    const class_constants<T>& c = part.constants;
+    row_frame<T> frame = b_.record[i].frame;
+    frame.omit(frame.shared);
+    if (frame.shared > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
+      frame.omit_unless_near(frame.shared + least_beyond(group_type{}, part.row, c, frame.half_norm));
+    return frame;
+  }
+
   void gather_evidence(std::int64_t i) {
     row_record<T>& r = b_.record[i];
     t_.for_parts(i, [&](auto& part) {
-      const T top = t_.finish(i, part, -1, r.evidence.others.max);
-      r.evidence.merge(evidence_of(group_type{}, part.row, top, t_.first_class + part.first, find_best_));
+      const row_frame<T> frame = frame_of(i, part);
+      const T top = finish_logits(group_type{}, part.row, part.constants, frame, -1,
+                                  r.best_so_far(frame.omitted), t_.direct(i, part, frame));
+      r.add(evidence_of(group_type{}, part.row, top, t_.first_class + part.first, find_best_), frame.omitted);
     });
   }
 
   // Before the products of row i become logits. The sums by class are not in use: they serve as scratch.
   void gather_nearest(std::int64_t i, std::int64_t part) {
-    row_record<T>& r = b_.record[i];
     t_.for_parts(i, [&](const auto& classes) {
-      const nearest_class<T> found = nearest_of(group_type{}, classes.row, classes.constants, r.half_norm,
-                                                t_.first_class + classes.first, t_.direct(i, classes),
-                                                b_.class_sum + part * t_.class_count);
-      if (found.index >= 0 && (r.nearest.index < 0 || found.distance < r.nearest.distance)) r.nearest = found;
+      const row_frame<T> frame = frame_of(i, classes);
+      b_.record[i].nearest.take_nearer(
+          nearest_of(group_type{}, classes.row, classes.constants, frame, t_.first_class + classes.first,
+                     t_.direct(i, classes, frame), b_.class_sum + part * t_.class_count));
     });
   }
 
@@ -112,33 +126,35 @@ class host_score {
 
   void write_scores(const score_result<T>& result, std::int64_t i, T log_prior_sum) const {
     const row_record<T>& r = b_.record[i];
-    const std::int64_t k = r.evidence.best, at = t_.first_row + i;
-    T posterior = std::numeric_limits<T>::quiet_NaN(), distance = posterior, density = posterior,
-      nearest = posterior;
+    const std::int64_t at = t_.first_row + i;
+    std::int64_t k = r.evidence.best;
+    const T fault = r.frame.half_norm * T(0);  // not a number where a feature is none
+    T posterior = numeric<T>::not_a_number, distance = posterior, density = posterior, nearest = posterior;
     const T log_abs_det = t_.mixture.log_abs_det != nullptr ? *t_.mixture.log_abs_det : T(0);
     const group_type group;
     const auto squared = [&](std::int64_t c) {
       return squared_distance(group, t_.shape.dims, t_.features(i), t_.parameters_of(c));
     };
+    const bool overflows = k < 0 && find_best_ && t_.shape.classes > 0;
+    if (overflows) k = nearest_scaled(serial_group{}, t_.shape, t_.mixture, t_.features(i));
     if (k >= 0) {
-      posterior = T(1) / r.evidence.others.sum;
+      posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
       if (result.squared_mahalanobis != nullptr || result.log_density != nullptr || nearest_is_best_)
-        distance = squared(k);
+        distance = fault + squared(k);
       density = log_density(T(0.5) * distance, half_log_det(group, t_.shape.dims, t_.parameters_of(k)),
                             t_.shape.dims, log_abs_det);
     }
     if (nearest_is_best_) {
-      // Where no class is the best, all distances overflow or are no numbers, and any will do.
-      if (t_.shape.classes > 0) nearest = k >= 0 ? distance : squared(0);
+      if (t_.shape.classes > 0) nearest = distance;
     } else if (result.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
-      nearest = squared(r.nearest.index);
+      nearest = fault + squared(r.nearest.index);
     }
     if (result.predicted != nullptr) result.predicted[at] = k < 0 ? k : t_.shape.class_begin + k;
     if (result.posterior != nullptr) result.posterior[at] = posterior;
     if (result.log_density != nullptr) result.log_density[at] = density;
     if (result.log_mixture != nullptr)
       result.log_mixture[at] =
-          log_mixture(r.evidence.others.value(), log_prior_sum, t_.shape.dims, log_abs_det);
+          log_mixture(r.frame.complete(r.evidence.others.value()), log_prior_sum, t_.shape.dims, log_abs_det);
     if (result.squared_mahalanobis != nullptr) result.squared_mahalanobis[at] = distance;
     if (result.nearest_squared_mahalanobis != nullptr) result.nearest_squared_mahalanobis[at] = nearest;
   }

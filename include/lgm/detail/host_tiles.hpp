@@ -81,6 +81,9 @@ class host_tiles {
   // Most weights may be zero: multiply_weights looks whether it is worth leaving them out, task by task.
   void expect_zeros() { expects_zeros_ = !diagonal(); }
 
+  // Row states are to merge with those of other shards.
+  void share_states() { shares_states_ = true; }
+
   // Row i of the tile, in its several forms; centred: as the products have it, row stride centred_stride().
   const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
   const T* centred(std::int64_t i) const {
@@ -103,7 +106,7 @@ class host_tiles {
   // products take a copy of the rows, with the same values: what a row gets does not depend on the others.
   template <class F>
   void for_row_tiles(std::int64_t samples, bool all_count, F f) {
-    if (samples > 0) operands_.centre();
+    if (samples > 0) operands_.centre(shares_states_);
     in_place_ = all_count && operands_.is_raw();
     for (first_row = 0; first_row < samples; first_row += plan.rows) {
       row_count = smaller(plan.rows, samples - first_row);
@@ -135,19 +138,39 @@ class host_tiles {
   }
 
   // Prepares row i: centres its features and, where its target is a class of this call (-1: none), takes what the
-  // target says from the differences.
+  // target says from the differences. Its logits will leave nothing out.
   void take_row(std::int64_t i, std::int64_t target, T alpha) {
     row_record<T>& r = buffers.record[i];
     const group_type group;
     buffers.target[i] = target;
     buffers.counts[i] = 1;
     T* const copy = buffers.centred + i * shape.dims;
-    const T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
-                                           : centre_row(group, shape.dims, features(i), buffers.offset, copy);
+    T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
+                                     : centre_row(group, shape.dims, features(i), buffers.offset, copy);
     if (operands_.is_raw() && !in_place_) std::copy_n(features(i), shape.dims, copy);
-    r.half_norm = diagonal() ? T(0) : half_norm;
-    if (target >= 0)
+    const T fault = half_norm <= -numeric<T>::lowest ? T(0) : not_finite(group, shape.dims, features(i));
+    half_norm = diagonal() ? fault : half_norm + fault;
+    r.frame = row_frame<T>(half_norm, buffers.constants.base_scale);
+    if (target >= 0) {
       r.target = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
+      r.target.distance += fault;
+      r.target.logit += fault;
+      r.target.logit_without_margin += fault;
+    }
+  }
+  // Its logits will leave out what all classes share.
+  void omit_shared(std::int64_t i, T alpha) {
+    row_record<T>& r = buffers.record[i];
+    r.frame = r.frame.bounded();
+    r.frame.omit(r.frame.shared);
+    if (buffers.target[i] >= 0) restate(i, buffers.target[i], alpha, r.target);
+  }
+  // The same, unless class k is near; t is of class k.
+  void omit_unless_near(std::int64_t i, std::int64_t k, T alpha, row_target<T>& t) {
+    row_frame<T>& frame = buffers.record[i].frame;
+    frame = frame.bounded();
+    frame.omit_unless_near(t.distance);
+    restate(i, k, alpha, t);
   }
   // Leaves row i out: its features are not read.
   void skip_row(std::int64_t i) {
@@ -216,12 +239,22 @@ class host_tiles {
   }
   // Logits of a part of row i from its products, `target` left out (-1: none is); returns the largest.
   T finish(std::int64_t i, row_part& part, std::int64_t target, T known_max) const {
-    return finish_logits(group_type{}, part.row, part.constants, buffers.record[i].half_norm, target,
-                         known_max, direct(i, part));
+    const row_frame<T>& frame = buffers.record[i].frame;
+    return finish_logits(group_type{}, part.row, part.constants, frame, target, known_max,
+                         direct(i, part, frame));
   }
-  // d_k of row i and class k of the part, from the differences.
-  auto direct(std::int64_t i, const row_part& part) const {
-    return [this, i, first = first_class + part.first](std::int64_t k) { return distance(i, first + k); };
+  // d_k of row i and class k of the part, from the differences, less what the frame omits.
+  auto direct(std::int64_t i, const row_part& part, const row_frame<T>& frame) const {
+    return [this, i, &frame, first = first_class + part.first](std::int64_t k) {
+      return distance(i, first + k, frame);
+    };
+  }
+  // The same for class k of the call. Of few classes, and in many loops.
+  [[gnu::noinline]] T distance(std::int64_t i, std::int64_t k, const row_frame<T>& frame) const {
+    const class_parameters<T> c = parameters_of(k);
+    return frame.omitted == T(0) ? T(0.5) * squared_distance(group_type{}, shape.dims, features(i), c)
+                                 : distance_beyond(group_type{}, shape.dims, features(i), c, buffers.offset,
+                                                   frame.half_norm, buffers.constants.base_scale);
   }
 
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
@@ -280,10 +313,12 @@ class host_tiles {
   }
 
  private:
-  // d_k of row i and class k of the call. Of few classes, and in many loops.
-  [[gnu::noinline]] T distance(std::int64_t i, std::int64_t k) const {
-    return T(0.5) * squared_distance(group_type{}, shape.dims, features(i), parameters_of(k));
+  // Logits of class k in the frame of row i.
+  void restate(std::int64_t i, std::int64_t k, T alpha, row_target<T>& t) const {
+    omit_from(group_type{}, shape.dims, features(i), parameters_of(k), log_prior(k), alpha,
+              buffers.record[i].frame, buffers.offset, buffers.constants.base_scale, t);
   }
+
   void find_bounds() {
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);
@@ -399,6 +434,7 @@ class host_tiles {
   }
 
   bool expects_zeros_ = false;
+  bool shares_states_ = false;
   bool in_place_ = false;  // the products take features from where the caller has them
   host_operands<T, Threads> operands_;
 };

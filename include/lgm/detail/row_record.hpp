@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <lgm/config.hpp>
+#include <lgm/detail/check.hpp>
+#include <lgm/detail/scalar.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/row.hpp>
+#include <lgm/types.hpp>
 
 namespace lgm::detail {
 
@@ -29,9 +32,79 @@ struct row_record {
     T value = 0;
   } best, wanted;  // soft targets: the class with the largest logit without margin, and target
   row_losses<T> losses;
-  T half_norm = 0;                    // of the centred features; 0 with direct products
-  T upstream = 0;                     // what the gradients of this row are multiplied by
-  T weight = 0, share = 0, miss = 0;  // of the target, times upstream: w_z, lambda - g_z, -g_z
+  row_frame<T> frame;  // what its logits, and the evidence, leave out
+  T upstream = 0;      // what the gradients of this row are multiplied by
+  // Of the target, times upstream: w_z, lambda - g_z, -g_z, and w_z + g_z.
+  T weight = 0, share = 0, miss = 0, extra = 0;
+  std::int64_t deciding = -1;  // soft targets of a whole mixture: the class that the frame was chosen by
+
+  LGM_HD void weigh_target(T target_miss, T alpha, T lambda) {
+    weight = upstream * target_weight(target_miss, alpha, lambda);
+    share = upstream * (target_miss + lambda);
+    miss = upstream * target_miss;
+    extra = upstream * detail::fused(alpha, target_miss, lambda);
+  }
+
+  // The class whose mean the feature gradient of a tile refers to, -1: none.
+  LGM_HD std::int64_t class_of_terms(std::int64_t target) const { return deciding < 0 ? target : deciding; }
+
+  // The best logit so far, in a frame that omits `omitted`.
+  LGM_HD T best_so_far(T omitted) const { return evidence.others.max - (frame.omitted - omitted); }
+  // Adds the evidence of other classes in a frame that omits `omitted`. If one of the two has a class that is near, so have
+  // both together.
+  LGM_HD void add(row_evidence<T> e, T omitted) {
+    if (omitted != frame.omitted) {
+      (omitted == T(0) ? evidence : e).others.max -= frame.shared;
+      frame.omit(T(0));
+    }
+    evidence.merge(e);
+  }
+  // What row_state says of the row: see types.hpp.
+  LGM_HD void write_state(const shape& s, bool soft, const log_sum<T>& others, T* state) const {
+    state[0] = !is_shard(s) ? others.max : soft ? total : target.logit;
+    state[1] = !is_shard(s) ? std::log(others.sum) : others.value();
+  }
+  // The others' evidence in it. A shard's first number is read apart.
+  LGM_HD static log_sum<T> read_state(const shape& s, const T* state) {
+    return is_shard(s) ? log_sum<T>{state[1], state[1] == -numeric<T>::infinity ? T(0) : T(1)}
+                       : log_sum<T>{state[0], std::exp(state[1])};
+  }
 };
+
+// labels; soft targets; or slopes of the caller's own, which need not add up to 0.
+enum class weight_kind { labels, soft, given };
+
+// The terms of a sample's feature gradient in a tile of its classes.
+//   sums        of the tile's weights
+//   kind        what the weights come from
+//   is_here     whether the target is a class of the tile
+//   scale       1 / Lambda_z; diagonal: 1
+//   base_scale  class_constants::base_scale
+template <class T>
+LGM_HD feature_terms<T> terms_of(const shape& s, const row_record<T>& r, const weight_sums<T>& sums,
+                                 weight_kind kind, bool is_here, T scale, T base_scale) {
+  feature_terms<T> t;
+  if (s.covariance == covariance::diagonal) {
+    if (is_here) t.difference = r.weight;
+    return t;
+  }
+  t.sample = sums.beyond;
+  if (kind == weight_kind::given) {
+    t.sample += base_scale * sums.weight;
+    if (is_here) t.difference = scale * r.weight;
+  } else if (kind == weight_kind::soft) {
+    t.sample += base_scale * sums.extra;
+    // 0 but for what rounding has made of the weights in the products.
+    if (r.deciding >= 0) t.mean = base_scale * (sums.weight - sums.extra);
+  } else {
+    if (is_here) t.difference = detail::fused(base_scale, r.extra, (scale - base_scale) * r.weight);
+    // A shard does not see the other shards' weights, but knows their sum.
+    if (!is_shard(s))
+      t.mean = base_scale * sums.weight;
+    else if (is_here)
+      t.mean = -base_scale * r.miss;
+  }
+  return t;
+}
 
 }  // namespace lgm::detail

@@ -30,6 +30,12 @@ LGM_HD T larger(T a, T b) {
   return b > a ? b : a;
 }
 
+// v, or the bound where that is less; not a number stays so.
+template <class T>
+LGM_HD T bounded_above(T v, T bound) {
+  return v > bound ? bound : v;
+}
+
 // exp(v), and exactly zero for v below bound.
 template <class T>
 LGM_HD T exp_above(T v, T bound) {
