@@ -212,7 +212,7 @@ status finish_forward(const Context& ctx, const shape& s, const mixture<detail::
                                  result, {}, w);
 }
 
-// Logarithms of sums, merged each on its own.
+// Row states of disjoint sets of classes become that of all: see lgm/host.hpp.
 //   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
 template <class T, class Context, class = detail::if_device<Context>>
 status merge_row_state(const Context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
