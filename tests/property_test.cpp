@@ -63,7 +63,9 @@ TEST_CASE("moving features and means together changes nothing") {
       REQUIRE(forward_backward(context_of(1), p, before) == status::success);
       REQUIRE(forward_backward(context_of(1), moved, after) == status::success);
       before.each(after, [&](const std::string& name, const auto& a, const auto& b) {
-        CHECK_MESSAGE(difference(a, b) <= close, name);
+        // Under identity a far sample's state counts from a point that has not moved along.
+        if (name != "row_state" || covariance != lgm::covariance::identity)
+          CHECK_MESSAGE(difference(a, b) <= close, name);
       });
     }
 }
@@ -599,9 +601,9 @@ TEST_CASE("priors and slopes of log_prior sum as probabilities do") {
   }
 }
 
-// Without an ignored row, means around zero are multiplied as they are; with one, centred.
-TEST_CASE_TEMPLATE("operands as they are and centred ones agree", T, float, double) {
-  if (suite_is_device) return;  // which centres all
+// Means around zero are multiplied as they are, others centred. A row that is left out decides nothing of the others.
+TEST_CASE_TEMPLATE("operands as they are and centred ones are both right, whatever rows are left out", T,
+                   float, double) {
   recipe counted;
   counted.ignored = 0;
   for (const auto covariance : {lgm::covariance::identity, lgm::covariance::spherical})
@@ -611,16 +613,22 @@ TEST_CASE_TEMPLATE("operands as they are and centred ones agree", T, float, doub
                                  margin_options<T>(lgm::reduction::sum), counted);
       raw.log_variance_given = false;
       check_both_ways(context, raw, expectation<T>(raw));
-      auto centred = raw;
-      centred.labels[36] = centred.options.ignore_label;
-      check_both_ways(context, centred, expectation<T>(centred));
-      outputs<T> a(raw), b(centred);
+      auto without = raw;
+      without.labels[36] = without.options.ignore_label;
+      check_both_ways(context, without, expectation<T>(without));
+      outputs<T> a(raw), b(without);
       REQUIRE(forward_backward(context, raw, a) == lgm::status::success);
-      REQUIRE(forward_backward(context, centred, b) == lgm::status::success);
-      // The same numbers rounded differently: both ways were taken.
-      int different = 0;
+      REQUIRE(forward_backward(context, without, b) == lgm::status::success);
+      double worst = 0;
       for (std::size_t i = 0; i < 36; ++i)
-        for (std::size_t j = 0; j < 23; ++j) different += a.feature.at(i, j) != b.feature.at(i, j);
-      CHECK(different > 0);
+        for (std::size_t j = 0; j < 23; ++j)
+          worst = std::max(worst, std::fabs(static_cast<double>(a.feature.at(i, j) - b.feature.at(i, j))));
+      CHECK(worst <= 1e-5);
+      counted.offset = 5;
+      auto centred = make_problem<T>(71, strided_shape({37, 30, 23}, covariance),
+                                     margin_options<T>(lgm::reduction::sum), counted);
+      counted.offset = 0;
+      centred.log_variance_given = false;
+      check_both_ways(context, centred, expectation<T>(centred));
     }
 }

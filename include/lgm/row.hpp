@@ -128,8 +128,8 @@ LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& 
                         plus{}) /
                     factor;
   const T scale = c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
-  const T beyond = detail::product_or_zero(scale - base_scale, half_norm) - scale * product;
-  return detail::bounded_above(-detail::bounded_above(-beyond, most), most);
+  const auto bounded = [](T v) { return detail::bounded_above(-detail::bounded_above(-v, most), most); };
+  return bounded(bounded(detail::product_or_zero(scale - base_scale, half_norm)) - bounded(scale * product));
 }
 
 // What the logits of a sample leave out. H = base_scale |x'|^2 / 2 is common to the d_k of all classes (all of |x'|^2 / 2

@@ -36,7 +36,9 @@ struct input {
   std::vector<real> upstream;       // [samples]
   // [samples]: the targets; with soft targets the largest of each row, which is what a prediction is compared with.
   std::vector<std::int64_t> label;
-  bool soft = false;         // the targets are `target`, and no sample is ignored
+  bool soft = false;  // the targets are `target`, and no sample is ignored
+  // Not of the problem: whether the library is asked for it in shards, whose numbers count from zero.
+  bool shards = false;
   std::vector<real> target;  // [samples, classes], q_ik
 };
 

@@ -134,12 +134,13 @@ struct expectation {
   reference::output out;
   loss_bounds bound;
 
-  explicit expectation(const problem<T>& p, const product_model& model = {});
+  explicit expectation(const problem<T>& p, const product_model& model = {}, bool shards = false);
   expectation(const expectation&);
   ~expectation();
 
   void check_results(const outputs<T>& got) const;
   void check_gradients(const outputs<T>& got) const;
+  void check_whole_state(const outputs<T>& got) const;
   void check_all(const outputs<T>& got) const {
     check_results(got);
     check_gradients(got);
