@@ -207,15 +207,17 @@ struct device_rows {
     const std::int64_t z = b.target[i] - first_class;
     return b.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
   }
-  LGM_HD const T* class_weights() const {
-    return options.class_weight == nullptr ? nullptr : options.class_weight + shape.class_begin + first_class;
+  // Of the classes from `first` on, an index of the call.
+  LGM_HD const T* class_weights_from(std::int64_t first) const {
+    return options.class_weight == nullptr ? nullptr : options.class_weight + shape.class_begin + first;
   }
-  LGM_HD soft_row<T> soft(std::int64_t i) const {
+  LGM_HD const T* class_weights() const { return class_weights_from(first_class); }
+  LGM_HD soft_row<T> soft_from(std::int64_t i, std::int64_t first) const {
     const T smoothing = options.label_smoothing, classes = static_cast<T>(total_classes(shape));
-    return {
-        targets.soft.data + (first_row + i) * row_stride(targets.soft.stride, shape.classes) + first_class,
-        class_weights(), T(1) - smoothing, smoothing / classes, b.state->alpha};
+    return {targets.soft.data + (first_row + i) * row_stride(targets.soft.stride, shape.classes) + first,
+            class_weights_from(first), T(1) - smoothing, smoothing / classes, b.state->alpha};
   }
+  LGM_HD soft_row<T> soft(std::int64_t i) const { return soft_from(i, first_class); }
   LGM_HD T incoming(std::int64_t i) const {
     if (!b.state->alpha_usable) return T(0);
     return upstream == nullptr ? T(1) : upstream[options.reduction == reduction::none ? first_row + i : 0];
@@ -563,30 +565,22 @@ struct device_rows {
     r.frame = r.frame.bounded();
     r.frame.omit(r.frame.shared);
     const bool whole = !is_shard(shape) && shape.classes > 0;
-    if (targets.is_soft ? !whole : target < 0) return;
-    T alpha = b.state->alpha;
-    row_target<T> largest;
     if (targets.is_soft) {
-      alpha = 0;
-      target = largest_target(group, soft_of_call(i).target, shape.classes).index;
-      largest = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
-      r.deciding = target;
+      if (!whole) return;
+      r.deciding = largest_target(group, soft_from(i, 0).target, shape.classes).index;
+      r.frame.omit_unless_near(T(0.5) *
+                               squared_distance(group, shape.dims, features(i), parameters_of(r.deciding)));
+      return;
     }
-    row_target<T>& t = targets.is_soft ? largest : r.target;
-    if (whole) r.frame.omit_unless_near(t.distance);
-    omit_from(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha, r.frame,
-              origin, b.state->base_scale, t);
-  }
-  // The soft targets of row i over all classes of the call.
-  LGM_HD soft_row<T> soft_of_call(std::int64_t i) const {
-    device_rows whole = *this;
-    whole.first_class = 0;
-    return whole.soft(i);
+    if (target < 0) return;
+    if (whole) r.frame.omit_unless_near(r.target.distance);
+    omit_from(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha,
+              r.frame, origin, b.state->base_scale, r.target);
   }
   // The sum of c_k of soft targets over all classes, less the sample's weight.
   template <class Group>
   LGM_HD T total_of_targets(const Group& group, std::int64_t i) const {
-    const soft_row<T> q = soft_of_call(i);
+    const soft_row<T> q = soft_from(i, 0);
     return group.reduce(
         shape.classes, T(0), [&](std::int64_t k) { return q.coefficient(k); }, plus{});
   }

@@ -198,13 +198,10 @@ class host_loss {
     const shape& s = t_.shape;
     row_record<T>& r = b_.record[i];
     if (is_shard(s) || s.classes == 0) return t_.omit_shared(i, alpha_);
-    if (!targets_.is_soft) return t_.omit_unless_near(i, b_.target[i], alpha_, r.target);
+    if (!targets_.is_soft) return t_.omit_unless_near(i, r.target.distance, alpha_);
     const T* const q = soft(i, -t_.first_class).target;
-    const std::int64_t k = std::max_element(q, q + s.classes) - q;
-    r.deciding = k;
-    row_target<T> largest =
-        target_of(group_type{}, s.dims, t_.features(i), t_.parameters_of(k), t_.log_prior(k), T(0));
-    t_.omit_unless_near(i, k, T(0), largest);
+    r.deciding = std::max_element(q, q + s.classes) - q;
+    t_.omit_unless_near(i, t_.distance(i, r.deciding, row_frame<T>()), T(0));
   }
   // With a given slope, a row of zeros and without a likelihood has no gradient, whatever its features.
   bool needs_features(std::int64_t i, bool has_target) const {

@@ -158,19 +158,17 @@ class host_tiles {
       r.target.logit_without_margin += fault;
     }
   }
-  // Its logits will leave out what all classes share.
-  void omit_shared(std::int64_t i, T alpha) {
+  // Its logits will leave out what all classes share. alpha: of the target's margin, where it has one.
+  void omit_shared(std::int64_t i, T alpha) { omit_unless_near(i, numeric<T>::infinity, alpha); }
+  // The same, unless the class that decides is near: its d_k.
+  void omit_unless_near(std::int64_t i, T distance, T alpha) {
     row_record<T>& r = buffers.record[i];
+    const std::int64_t z = buffers.target[i];
     r.frame = r.frame.bounded();
-    r.frame.omit(r.frame.shared);
-    if (buffers.target[i] >= 0) restate(i, buffers.target[i], alpha, r.target);
-  }
-  // The same, unless class k is near; t is of class k.
-  void omit_unless_near(std::int64_t i, std::int64_t k, T alpha, row_target<T>& t) {
-    row_frame<T>& frame = buffers.record[i].frame;
-    frame = frame.bounded();
-    frame.omit_unless_near(t.distance);
-    restate(i, k, alpha, t);
+    r.frame.omit_unless_near(distance);
+    if (z >= 0)
+      omit_from(group_type{}, shape.dims, features(i), parameters_of(z), log_prior(z), alpha, r.frame,
+                buffers.offset, buffers.constants.base_scale, r.target);
   }
   // Leaves row i out: its features are not read.
   void skip_row(std::int64_t i) {
@@ -313,12 +311,6 @@ class host_tiles {
   }
 
  private:
-  // Logits of class k in the frame of row i.
-  void restate(std::int64_t i, std::int64_t k, T alpha, row_target<T>& t) const {
-    omit_from(group_type{}, shape.dims, features(i), parameters_of(k), log_prior(k), alpha,
-              buffers.record[i].frame, buffers.offset, buffers.constants.base_scale, t);
-  }
-
   void find_bounds() {
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);
