@@ -100,7 +100,7 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
 // target decides, by whether its d_k is half of that, with room for rounding.
 static bool is_far(const reference::input& in, const reference::output& out, const logit_bounds& e,
                    const std::vector<real>& precision, std::size_t i) {
-  if (in.form == reference::variances::diagonal || in.classes == 0) return false;
+  if (in.form == reference::variances::diagonal || in.classes == 0 || in.dims == 0) return false;
   if (in.shards || in.label[i] < 0) return in.form == reference::variances::identity;
   const real scale = *std::min_element(precision.begin(), precision.end());
   real centred = 0, plain = 0;
@@ -121,6 +121,7 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
   std::vector<real> centre(dims, 0);
   for (std::size_t k = 0; k < n_classes; ++k)
     for (std::size_t j = 0; j < dims; ++j) centre[j] += in.mean[k * dims + j] / static_cast<real>(n_classes);
+  if (in.shards && in.form == reference::variances::identity) centre.assign(dims, 0);
   for (std::size_t i = 0; i < in.samples; ++i)
     for (std::size_t j = 0; j < dims; ++j)
       e.feature_size.push_back(std::fabs(in.features[i * dims + j] - centre[j]));
@@ -149,13 +150,6 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
         norms += s2 * (x * x + mu * mu);
         cross += s2 * std::fabs(in.features[i * dims + j] - in.mean[k * dims + j]) * (x + mu);
         if (model.as_given) given += s2 * std::fabs(in.features[i * dims + j]) * mu;
-      }
-      if (in.shards) {
-        norms = 0;
-        for (std::size_t j = 0; j < dims; ++j) {
-          const real x = in.features[i * dims + j], mu = in.mean[k * dims + j];
-          norms += precision[k * dims + j] * (x * x + mu * mu);
-        }
       }
       const real d = out.distance[i * n_classes + k], l = out.logit[i * n_classes + k];
       const real direct = growth<T>(dims) * d + 4 * eps * cross;

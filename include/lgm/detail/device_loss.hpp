@@ -290,7 +290,7 @@ class device_loss {
       : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
     t_.options = o;
     t_.targets = targets;
-    t_.shares_states = is_shard(s);
+    t_.shares_states = is_shard(s) && !targets.is_given;
     if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0))
       t_.least = larger(t_.least, std::log(o.gradient_filter));
   }

@@ -44,7 +44,7 @@ class host_loss {
       class_weight_ = o.class_weight + s.class_begin;
       if (o.label_smoothing != T(0)) class_weight_sum_ = sum_of(o.class_weight, total_classes(s));
     }
-    if (is_shard(s)) t_.share_states();
+    if (is_shard(s) && !targets.is_given) t_.share_states();
     count_samples();
   }
 
