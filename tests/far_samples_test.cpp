@@ -103,8 +103,8 @@ struct answers {
                 std::log(s) / 2 - (s - (std::is_same<R, float>::value ? R(0) : inverse(0, j))) * x * x / 2;
         }
       }
-      const std::size_t top = std::max_element(logit.begin(), logit.end()) - logit.begin(),
-                        z = size_of(p.labels[i]);
+      const auto top = static_cast<std::size_t>(std::max_element(logit.begin(), logit.end()) - logit.begin());
+      const std::size_t z = size_of(p.labels[i]);
       R sum = 0;
       for (std::size_t k = 0; k < classes; ++k) sum += share[k] = std::exp(logit[k] - logit[top]);
       best.push_back(top);
