@@ -57,7 +57,7 @@ LGM_HD void compute_row(const problem<T>& p, std::int64_t i) {
   lgm::row_evidence<T> evidence = lgm::evidence_of(group, row, top, 0, true);
   evidence.merge(lgm::row_evidence<T>());
   logits[z] = target.logit;
-  p.loss[i] = lgm::classification_loss(lgm::rest(evidence.others, target.logit));
+  p.loss[i] = lgm::classification_loss(lgm::rest(lgm::log_parts<T>(evidence.others), target.logit));
 }
 
 // Gradients of the likelihood alone for class k, and a step against them.

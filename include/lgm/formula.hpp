@@ -94,6 +94,19 @@ struct log_sum {
   }
 };
 
+// The logarithm of a sum of exp l, as the largest l and the rest, which is less than the other's rounding where that is large.
+template <class T>
+struct log_parts {
+  T max = -numeric<T>::infinity;
+  T log = -numeric<T>::infinity;
+
+  log_parts() = default;
+  LGM_HD log_parts(const log_sum<T>& sum) : max(sum.max), log(std::log(sum.sum)) {}
+  LGM_HD log_parts(T largest, T rest) : max(largest), log(rest) {}
+  LGM_HD bool is_empty() const { return max == -numeric<T>::infinity; }
+  LGM_HD T value() const { return max + log; }
+};
+
 // log(e^a + e^b); either may be -infinity.
 template <class T>
 LGM_HD T merged_log_sum(T a, T b) {
@@ -115,10 +128,9 @@ LGM_HD void merge_state(const T* from, T* into) {
 // eq:rest. others is of l_k over k != z. A target whose logit is -infinity, whether its distance overflows or its prior is
 // zero, is missed for certain.
 template <class T>
-LGM_HD T rest(const log_sum<T>& others, T target) {
+LGM_HD T rest(const log_parts<T>& others, T target) {
   if (target == -numeric<T>::infinity) return numeric<T>::infinity;
-  if (others.max == -numeric<T>::infinity) return others.value();
-  return (others.max - target) + std::log(others.sum);
+  return others.is_empty() ? others.value() : (others.max - target) + others.log;
 }
 
 // What follows from R, with full relative accuracy for small losses as well as large ones.
@@ -201,12 +213,12 @@ struct log_evidence {
   T correction = 0;
 
   log_evidence() = default;
-  LGM_HD log_evidence(T target, const log_sum<T>& others)
+  LGM_HD log_evidence(T target, const log_parts<T>& others)
       : log_evidence(target, others, rest_terms<T>(rest(others, target))) {}
   // terms: of others and target.
-  LGM_HD log_evidence(T target, const log_sum<T>& others, const rest_terms<T>& terms)
+  LGM_HD log_evidence(T target, const log_parts<T>& others, const rest_terms<T>& terms)
       : anchor(terms.rest > T(0) ? others.max : target),
-        correction(terms.rest > T(0) && others.sum != T(0) ? std::log(others.sum) + terms.correction
+        correction(terms.rest > T(0) && !others.is_empty() ? others.log + terms.correction
                                                            : terms.correction) {}
   LGM_HD T value() const { return anchor + correction; }
   // The value that logits are taken relative to; finite also where all of them are -infinity, so that no infinities meet.

@@ -112,7 +112,8 @@ LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& 
                          detail::named_t<T> half_norm, detail::named_t<T> base_scale) {
   // Where squares overflow, so may products, of either sign: they are made smaller, and what still overflows is bounded.
   constexpr T most = -numeric<T>::lowest;
-  const T factor = half_norm < most ? T(1) : numeric<T>::shrinking;
+  const T factor = half_norm < most ? T(1) : numeric<T>::shrinking,
+          inverse_factor = half_norm < most ? T(1) : T(1) / numeric<T>::shrinking;
   const T product = group.reduce(
                         dims, T(0),
                         [&](auto j) {
@@ -125,8 +126,8 @@ LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& 
                           }
                           return mean * fused(V(T(-0.5) * factor), mean, V(factor) * x);
                         },
-                        plus{}) /
-                    factor;
+                        plus{}) *
+                    inverse_factor;
   const T scale = c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
   const auto bounded = [](T v) { return detail::bounded_above(-detail::bounded_above(-v, most), most); };
   return bounded(bounded(detail::product_or_zero(scale - base_scale, half_norm)) - bounded(scale * product));

@@ -345,7 +345,8 @@ struct device_rows {
   template <class Group>
   LGM_HD void settle(const Group& group, std::int64_t i, row_record<T>& r) const {
     const T* const state = read_state == nullptr ? nullptr : read_state + 2 * (first_row + i);
-    const log_sum<T> others = state == nullptr ? r.evidence.others : row_record<T>::read_state(shape, state);
+    const log_parts<T> others =
+        state == nullptr ? log_parts<T>(r.evidence.others) : row_record<T>::read_state(shape, state);
     if (!targets.is_soft)
       r.total = r.coefficients.total();
     else if (state == nullptr)
@@ -625,7 +626,7 @@ struct device_rows {
   }
 
   template <class Group>
-  LGM_HD void write_losses(const Group& group, std::int64_t i, const log_sum<T>& others,
+  LGM_HD void write_losses(const Group& group, std::int64_t i, const log_parts<T>& others,
                            const rest_terms<T>& terms, row_record<T>& r) const {
     const std::int64_t at = first_row + i;
     const bool counts = b.counts[i] != 0;

@@ -266,8 +266,8 @@ class host_loss {
   void settle(std::int64_t i) {
     row_record<T>& r = b_.record[i];
     const T* state = read_state_ == nullptr ? nullptr : read_state_ + 2 * (t_.first_row + i);
-    const log_sum<T> others =
-        state == nullptr ? r.evidence.others : row_record<T>::read_state(t_.shape, state);
+    const log_parts<T> others =
+        state == nullptr ? log_parts<T>(r.evidence.others) : row_record<T>::read_state(t_.shape, state);
     if (!targets_.is_soft)
       r.total = r.coefficients.total();
     else if (state == nullptr)
@@ -289,7 +289,7 @@ class host_loss {
   }
 
   // Losses of row i.
-  void write_losses(std::int64_t i, const log_sum<T>& others, const rest_terms<T>& terms) {
+  void write_losses(std::int64_t i, const log_parts<T>& others, const rest_terms<T>& terms) {
     const bool each = options_.reduction == reduction::none;
     row_record<T>& r = b_.record[i];
     const std::int64_t at = t_.first_row + i;

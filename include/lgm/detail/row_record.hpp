@@ -60,16 +60,18 @@ struct row_record {
     evidence.merge(e);
   }
   // What row_state says of the row: see types.hpp.
-  LGM_HD void write_state(const shape& s, bool soft, const log_sum<T>& others, T* state) const {
+  LGM_HD void write_state(const shape& s, bool soft, const log_parts<T>& others, T* state) const {
     state[0] = !is_shard(s) ? others.max : soft ? total : target.logit;
-    state[1] = !is_shard(s) ? std::log(others.sum) : others.value();
+    state[1] = !is_shard(s) ? others.log : others.value();
   }
   // The others' evidence in it. A shard's first number is read apart.
-  LGM_HD static log_sum<T> read_state(const shape& s, const T* state) {
-    return is_shard(s) ? log_sum<T>{state[1], state[1] == -numeric<T>::infinity ? T(0) : T(1)}
-                       : log_sum<T>{state[0], std::exp(state[1])};
+  LGM_HD static log_parts<T> read_state(const shape& s, const T* state) {
+    return is_shard(s) ? log_parts<T>(state[1], T(0)) : log_parts<T>(state[0], state[1]);
   }
 };
+}
+}
+;
 
 // labels; soft targets; or slopes of the caller's own, which need not add up to 0.
 enum class weight_kind { labels, soft, given };
