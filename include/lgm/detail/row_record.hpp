@@ -69,9 +69,6 @@ struct row_record {
     return is_shard(s) ? log_parts<T>(state[1], T(0)) : log_parts<T>(state[0], state[1]);
   }
 };
-}
-}
-;
 
 // labels; soft targets; or slopes of the caller's own, which need not add up to 0.
 enum class weight_kind { labels, soft, given };
