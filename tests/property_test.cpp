@@ -616,18 +616,10 @@ TEST_CASE_TEMPLATE("operands as they are and centred ones are both right, whatev
       auto without = raw;
       without.labels[36] = without.options.ignore_label;
       check_both_ways(context, without, expectation<T>(without));
-      outputs<T> a(raw), b(without);
-      REQUIRE(forward_backward(context, raw, a) == lgm::status::success);
-      REQUIRE(forward_backward(context, without, b) == lgm::status::success);
-      double worst = 0;
-      for (std::size_t i = 0; i < 36; ++i)
-        for (std::size_t j = 0; j < 23; ++j)
-          worst = std::max(worst, std::fabs(static_cast<double>(a.feature.at(i, j) - b.feature.at(i, j))));
-      CHECK(worst <= 1e-5);
-      counted.offset = 5;
+      auto far = counted;
+      far.offset = 5;
       auto centred = make_problem<T>(71, strided_shape({37, 30, 23}, covariance),
-                                     margin_options<T>(lgm::reduction::sum), counted);
-      counted.offset = 0;
+                                     margin_options<T>(lgm::reduction::sum), far);
       centred.log_variance_given = false;
       check_both_ways(context, centred, expectation<T>(centred));
     }

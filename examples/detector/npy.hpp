@@ -231,7 +231,12 @@ class row_reader {
         if (value > static_cast<std::uint64_t>(std::numeric_limits<T>::max()))
           fail("holds " + std::to_string(value) + ", which is too large");
       }
-      out[i] = static_cast<T>(value);
+      // A dtype of one byte holds numbers, no characters; int keeps them all.
+      if constexpr (size == 1) {
+        out[i] = static_cast<T>(int{value});
+      } else {
+        out[i] = static_cast<T>(value);
+      }
     }
   }
 

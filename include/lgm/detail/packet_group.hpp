@@ -204,7 +204,7 @@ struct packet_group {
       third = op(third, f(packet_index{i + 2 * size, size}));
       last = op(last, f(packet_index{i + 3 * size, size}));
     }
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
 #pragma GCC unroll 1
 #endif
     for (; i < n; i += size) {
