@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
+#include <string>
 
 #include "support/problem.hpp"
 #include "support/sharded.hpp"
@@ -80,7 +81,9 @@ void check_case(std::uint64_t seed) {
   INFO("samples ", shape.samples, " classes ", shape.classes, " dims ", shape.dims, " ",
        name_of(shape.covariance), " ", name_of(options.reduction), " threads ", context.threads, " tile ",
        context.tile_bytes, " alpha ", static_cast<double>(options.alpha), " lambda ",
-       static_cast<double>(options.lambda));
+       static_cast<double>(options.lambda), " offset ", how.offset, " soft ", soft);
+  const char* call = "forward_backward";
+  INFO("in ", std::string(call));
 
   const expectation<T> expected(p);
   outputs<T> fused(p, offset), apart(p, offset);
@@ -88,6 +91,7 @@ void check_case(std::uint64_t seed) {
   fused.check_intact();
   expected.check_all(fused);
 
+  call = "forward and backward";
   // The separate calls take another type of label where it holds the labels.
   const auto separately = [&](const auto& labels) {
     REQUIRE(run<T>(
@@ -120,6 +124,7 @@ void check_case(std::uint64_t seed) {
     separately(p.template labels_as<std::int32_t>());
   }
 
+  call = "shards";
   cuts at{0};
   while (at.size() < 4 && random.chance(0.6))
     at.push_back(at.back() + size_of(random.below(shape.classes - static_cast<std::int64_t>(at.back()) + 1)));
@@ -130,6 +135,7 @@ void check_case(std::uint64_t seed) {
   // What follows knows labels alone.
   p.soft = false;
   for (const bool margin : {false, true}) {
+    call = margin ? "logits with the margin" : "logits";
     guarded<T> out(shape.samples, shape.classes, shape.logits_stride, offset);
     REQUIRE(logits(context, p, out.data(), margin, offset) == status::success);
     CHECK(out.intact());
@@ -140,6 +146,7 @@ void check_case(std::uint64_t seed) {
     check_logits_backward(p, slopes, margin);
   }
 
+  call = "score";
   score_outputs<T> scores(shape, offset);
   REQUIRE(score(context, p, scores.result(), offset) == status::success);
   scores.check_intact();

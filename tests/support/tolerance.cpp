@@ -63,7 +63,8 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
         const real precision = std::exp(-reference::log_variance_at(in, k, j));
         const real difference = std::fabs(in.features[i * dims + j] - in.mean[k * dims + j]);
         const real x = e.feature_size[i * dims + j], mu = e.mean_size[k * dims + j];
-        b.feature[i * dims + j] += w_error[n] * precision * difference;
+        b.feature[i * dims + j] +=
+            w_error[n] * precision * (in.shards ? std::max(difference, mu) : difference);
         // What a weight's rounding multiplies: the other classes' means less the target's, or of far samples more.
         if (reference::counts(in, i) && in.form != reference::variances::diagonal)
           b.feature[i * dims + j] +=
@@ -142,6 +143,10 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
     real largest = -std::numeric_limits<real>::infinity();
     for (std::size_t k = 0; k < n_classes; ++k) largest = std::max(largest, out.logit[i * n_classes + k]);
     const bool far = is_far(in, out, e, precision, i);
+    real norm = 0;
+    for (std::size_t j = 0; j < dims; ++j)
+      norm += e.feature_size[i * dims + j] * e.feature_size[i * dims + j];
+    e.shared.push_back(far ? *std::min_element(precision.begin(), precision.end()) * norm / 2 : 0);
     for (std::size_t k = 0; k < n_classes; ++k) {
       real norms = 0, cross = 0, given = 0;
       for (std::size_t j = 0; j < dims; ++j) {
@@ -169,8 +174,8 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
       const real trusted =
           product_factor * (model.left + model.epsilon * d) * std::min(1 + d, 1 / std::fabs(q));
       const real product_of_target = in.soft ? std::min(product, trusted) : 0;
-      e.with_margin[i * n_classes + k] =
-          (1 + in.alpha * q) * (direct + product_of_target) + other + 4 * eps * std::fabs(margin_logit);
+      e.with_margin[i * n_classes + k] = (1 + in.alpha * q) * (direct + product_of_target) + other +
+                                         4 * eps * std::fabs(margin_logit) + (far ? product : 0);
       if (!in.soft) e.target[i] = e.with_margin[i * n_classes + k];
     }
   }
@@ -237,7 +242,7 @@ loss_bounds bound_losses(const reference::input& in, const reference::output& ou
     }
     rest = std::log1p(rest);
     evidence = std::log1p(evidence) + growth<T>(n_classes) + 4 * eps * std::fabs(out.log_evidence[i]);
-    b.log_evidence[i] = evidence;
+    b.log_evidence[i] = evidence + 4 * eps * e.shared[i];
     real relative = 0;
     if (in.soft) {
       b.row_state[2 * i] = growth<T>(n_classes) * coefficient_size(in, i);

@@ -72,6 +72,7 @@ struct logit_bounds {
   std::vector<real> operands;                 // what the operands' rounding adds to d_k [samples, classes]
   std::vector<real> feature_size, mean_size;  // |x - c| [samples, dims] and |mu - c| [classes, dims]
   std::vector<real> determinant;              // [classes]: of h_k
+  std::vector<real> shared;                   // [samples]: what logits leave out of all d_k; 0: nothing
 };
 
 // What the row_state of merged shards is to be, [samples, 2], and may be off by.
