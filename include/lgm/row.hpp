@@ -733,20 +733,27 @@ LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const 
                                    const class_parameters<T>& c, const detail::named_t<T>* origin, bool add,
                                    T* out) {
   using detail::fused;
-  const bool diagonal = c.log_variance != nullptr && c.diagonal;
+  const bool diagonal = c.log_variance != nullptr && c.diagonal,
+             of_class = terms.difference != T(0) || terms.mean != T(0);
+  const T* const before = out;
+  if (of_class || !add) {
+    group.for_each(dims, [&](auto j) {
+      using V = decltype(load(features, j));
+      V sum = add ? load(before, j) : V(T(0));
+      if (of_class) {
+        const V mean = load(c.mean, j);
+        V t = load(features, j) - mean;
+        if (diagonal) t = t * inverse_variance(load(c.log_variance, j));
+        sum = fused(V(terms.difference), t,
+                    fused(V(terms.mean), origin == nullptr ? mean : mean - load(origin, j), sum));
+      }
+      store(out, j, sum);
+    });
+  }
+  if (terms.sample == T(0)) return;
   group.for_each(dims, [&](auto j) {
     using V = decltype(load(features, j));
-    V sum = add ? load(static_cast<const T*>(out), j) : V(T(0));
-    if (terms.sample != T(0)) sum = fused(V(terms.sample), load(centred, j), sum);
-    if (terms.mean != T(0))
-      sum =
-          fused(V(terms.mean), origin == nullptr ? load(c.mean, j) : load(c.mean, j) - load(origin, j), sum);
-    if (terms.difference != T(0)) {
-      V t = load(features, j) - load(c.mean, j);
-      if (diagonal) t = t * inverse_variance(load(c.log_variance, j));
-      sum = fused(V(terms.difference), t, sum);
-    }
-    store(out, j, sum);
+    store(out, j, fused(V(terms.sample), load(centred, j), load(before, j)));
   });
 }
 

@@ -455,7 +455,7 @@ class host_loss {
                                                 : weight_kind::labels;
     const feature_terms<T> terms =
         terms_of(t_.shape, r, weights, kind, t_.local_target(i) >= 0, scale, b_.constants.base_scale);
-    begin_feature_gradient(group_type{}, t_.shape.dims, t_.features(i), t_.centred(i), terms, c, b_.offset,
+    begin_feature_gradient(group_type{}, t_.shape.dims, t_.features(i), t_.centred(i), terms, c, t_.origin(),
                            add, out);
   }
   weight_sums<T> weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {

@@ -55,6 +55,8 @@ class host_operands {
 
   // Whether features and means are multiplied as the caller has them.
   bool is_raw() const { return raw_; }
+  // The point that both are counted from, [dims]; null: 0.
+  const T* origin() const { return raw_ ? nullptr : b_.offset; }
   // Of classes [first_class + begin, ...), which prepare has made: [count, dims] where not diagonal.
   const T* operand(std::int64_t first_class, std::int64_t begin) const {
     return raw_ ? mixture_.mean + (first_class + begin) * shape_.dims : b_.operand;

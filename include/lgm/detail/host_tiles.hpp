@@ -89,6 +89,8 @@ class host_tiles {
   const T* centred(std::int64_t i) const {
     return in_place_ ? features(i) : buffers.centred + i * shape.dims;
   }
+  // What centred counts from, [dims]; null: 0.
+  const T* origin() const { return operands_.origin(); }
   std::int64_t centred_stride() const { return in_place_ ? stride_ : shape.dims; }
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
   row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
@@ -168,7 +170,7 @@ class host_tiles {
     r.frame.omit_unless_near(distance);
     if (z >= 0)
       omit_from(group_type{}, shape.dims, features(i), parameters_of(z), log_prior(z), alpha, r.frame,
-                buffers.offset, buffers.constants.base_scale, r.target);
+                operands_.origin(), buffers.constants.base_scale, r.target);
   }
   // Leaves row i out: its features are not read.
   void skip_row(std::int64_t i) {
@@ -250,9 +252,10 @@ class host_tiles {
   // The same for class k of the call. Of few classes, and in many loops.
   [[gnu::noinline]] T distance(std::int64_t i, std::int64_t k, const row_frame<T>& frame) const {
     const class_parameters<T> c = parameters_of(k);
-    return frame.omitted == T(0) ? T(0.5) * squared_distance(group_type{}, shape.dims, features(i), c)
-                                 : distance_beyond(group_type{}, shape.dims, features(i), c, buffers.offset,
-                                                   frame.half_norm, buffers.constants.base_scale);
+    return frame.omitted == T(0)
+               ? T(0.5) * squared_distance(group_type{}, shape.dims, features(i), c)
+               : distance_beyond(group_type{}, shape.dims, features(i), c, operands_.origin(),
+                                 frame.half_norm, buffers.constants.base_scale);
   }
 
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
