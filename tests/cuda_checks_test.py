@@ -61,6 +61,10 @@ class Resources(unittest.TestCase):
         self.assertEqual(self.answer(newer(registers=40, spills=(4, 4)), budget)[0], 1)
 
     def test_names(self):
+        budget = {"some_other_kernel": {"registers": 24}, "some_other_kernel<double>": {"registers": 32, "shared": 64}}
+        self.assertEqual(self.answer(report("17some_other_kernelIdE"), budget)[0], 1)  # of another type there is none
+        self.assertEqual(self.answer(report("17some_other_kernelIdE") + report("17some_other_kernelIfE", registers=24),
+                                     {**budget, "some_other_kernel": {"registers": 24, "shared": 64}})[0], 0)
         budget = {"other_kernel": {"registers": 99}}
         # One that ends like another, a budget without a kernel, and no kernel at all.
         self.assertEqual(self.answer(report(), budget)[0], 1)

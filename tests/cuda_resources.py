@@ -6,8 +6,8 @@ usage: cuda_resources.py record REPORTS COMMAND...     runs a compiler (with -Xp
        cuda_resources.py check REPORTS BUDGETS.json
 
 check fails where a kernel uses more than the budget whose name is part of the kernel's allows (bytes, but for registers), where
-a kernel has no budget, and where a budget has no kernel. Registers count on the architectures below alone: others give the
-same code up to forty more, without a spill.
+a kernel has no budget, and where a budget has no kernel. A budget called NAME<double> goes before NAME.
+Registers count on the architectures below alone: others give the same code up to forty more, without a spill.
 """
 
 import json
@@ -48,14 +48,19 @@ def kernels(reports):
                 name = None
 
 
+def mangled(budget):
+    """What is in the names of a budget's kernels. They begin with their length, which tells one that ends like another apart."""
+    name, _, argument = budget.partition("<")
+    return f"{len(name)}{name}{'IdE' if argument else ''}"
+
+
 def check(reports, budget_file):
     with open(budget_file, encoding="utf-8") as file:
         budgets = json.load(file)
     matched, failed, count = set(), False, 0
     for name, arch, use in kernels(reports):
         count += 1
-        # Names begin with their length, which tells one that ends like another apart.
-        budget = next((b for b in budgets if f"{len(b)}{b}" in name), None)
+        budget = max((b for b in budgets if mangled(b) in name), key=len, default=None)
         if budget is None:
             print(f"no budget for {name}: {use}")
             failed = True

@@ -112,7 +112,7 @@ LGM_HD void compute_row(results<T>& out) {
       lgm::target_of(group, dims, p.features, p.parameters_of(target), log_prior, T(0.25));
   out.add(own.logit);
   lgm::row_frame<T> far = frame;
-  far.omit(far.shared);
+  far.omit_shared();
   lgm::row_target<T> far_target = own;
   lgm::omit_from(group, dims, p.features, p.parameters_of(target), log_prior, T(0.25), far, p.offset, T(1),
                  far_target);
@@ -120,6 +120,8 @@ LGM_HD void compute_row(results<T>& out) {
   out.add(far.complete(far_target.logit));
   far.omit_unless_near(own.distance);
   out.add(far.omitted);
+  far.omit_nothing();
+  out.add(far.shared());
   lgm::mixture<T> mixture;
   mixture.mean = p.mean;
   out.add(static_cast<T>(lgm::nearest_scaled(group, p.shape, mixture, p.features)));

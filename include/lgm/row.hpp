@@ -140,28 +140,35 @@ LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& 
 template <class T>
 struct row_frame {
   T half_norm = 0;  // |x'|^2 / 2 of the centred features; 0 with direct products
-  T shared = 0;     // H
   T omitted = 0;    // H or 0
-  T pending = 0;    // what is yet to be taken off the row's products
+  T pending = 0;    // what is yet to be taken off the row's products, 0 or H
 
   row_frame() = default;
-  LGM_HD row_frame(T half, T base_scale) : half_norm(half), shared(base_scale * half), pending(shared) {}
+  LGM_HD row_frame(T half, T base_scale) : half_norm(half), pending(base_scale * half) {}
 
-  LGM_HD void omit(T what) {
-    omitted = what;
-    pending = shared - what;
+  // H.
+  LGM_HD T shared() const { return omitted + pending; }
+  // What is left of the other is 0, or not a number where H is none.
+  LGM_HD void omit_shared() {
+    omitted = shared();
+    pending -= pending;
+  }
+  LGM_HD void omit_nothing() {
+    pending = shared();
+    omitted -= omitted;
   }
   // distance: to the class that decides, d_k.
-  LGM_HD void omit_unless_near(T distance) { omit(distance < T(0.5) * shared ? T(0) : shared); }
+  LGM_HD void omit_unless_near(T distance) { distance < T(0.5) * shared() ? omit_nothing() : omit_shared(); }
   // Squares that overflow are as far as can be, so that no infinities meet.
   LGM_HD row_frame bounded() const {
-    row_frame f = *this;
+    row_frame f;
     f.half_norm = detail::bounded_above(half_norm, -numeric<T>::lowest);
-    f.shared = detail::bounded_above(shared, -numeric<T>::lowest);
-    f.omit(T(0));
+    f.pending = detail::bounded_above(shared(), -numeric<T>::lowest);
     return f;
   }
-  LGM_HD bool overflows() const { return half_norm == -numeric<T>::lowest || shared == -numeric<T>::lowest; }
+  LGM_HD bool overflows() const {
+    return half_norm == -numeric<T>::lowest || shared() == -numeric<T>::lowest;
+  }
   // A logit, or a logarithm of a sum of them, without what was left out.
   LGM_HD T complete(T value) const { return overflows() ? -numeric<T>::infinity : value - omitted; }
 };

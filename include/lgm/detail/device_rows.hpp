@@ -293,7 +293,7 @@ struct device_rows {
     take(group, i, true, z != options.ignore_label && !is_bad(z) ? local_class(shape, z) : -1, r);
     if (wishes.omit_shared) {
       r.frame = r.frame.bounded();
-      r.frame.omit(r.frame.shared);
+      r.frame.omit_shared();
     }
     keep(group, i, r);
   }
@@ -302,9 +302,9 @@ struct device_rows {
   template <class Group, class Row>
   LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_constants<T>& c,
                                row_frame<T> frame) const {
-    frame.omit(frame.shared);
-    if (frame.shared > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
-      frame.omit_unless_near(frame.shared + least_beyond(group, row, c, frame.half_norm));
+    frame.omit_shared();
+    if (frame.shared() > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
+      frame.omit_unless_near(frame.shared() + least_beyond(group, row, c, frame.half_norm));
     return frame;
   }
 
@@ -564,7 +564,7 @@ struct device_rows {
   template <class Group>
   LGM_HD void choose_frame(const Group& group, std::int64_t i, std::int64_t target, row_record<T>& r) const {
     r.frame = r.frame.bounded();
-    r.frame.omit(r.frame.shared);
+    r.frame.omit_shared();
     const bool whole = !is_shard(shape) && shape.classes > 0;
     if (targets.is_soft) {
       if (!whole) return;

@@ -83,9 +83,9 @@ class host_score {
   row_frame<T> frame_of(std::int64_t i, const Part& part) const {
     const class_constants<T>& c = part.constants;
     row_frame<T> frame = b_.record[i].frame;
-    frame.omit(frame.shared);
-    if (frame.shared > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
-      frame.omit_unless_near(frame.shared + least_beyond(group_type{}, part.row, c, frame.half_norm));
+    frame.omit_shared();
+    if (frame.shared() > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
+      frame.omit_unless_near(frame.shared() + least_beyond(group_type{}, part.row, c, frame.half_norm));
     return frame;
   }
 

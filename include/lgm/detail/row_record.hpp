@@ -54,8 +54,8 @@ struct row_record {
   // both together.
   LGM_HD void add(row_evidence<T> e, T omitted) {
     if (omitted != frame.omitted) {
-      (omitted == T(0) ? evidence : e).others.max -= frame.shared;
-      frame.omit(T(0));
+      (omitted == T(0) ? evidence : e).others.max -= frame.shared();
+      frame.omit_nothing();
     }
     evidence.merge(e);
   }
