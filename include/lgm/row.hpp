@@ -151,11 +151,11 @@ struct row_frame {
   // What is left of the other is 0, or not a number where H is none.
   LGM_HD void omit_shared() {
     omitted = shared();
-    pending -= pending;
+    pending *= T(0);
   }
   LGM_HD void omit_nothing() {
     pending = shared();
-    omitted -= omitted;
+    omitted *= T(0);
   }
   // distance: to the class that decides, d_k.
   LGM_HD void omit_unless_near(T distance) { distance < T(0.5) * shared() ? omit_nothing() : omit_shared(); }
