@@ -77,11 +77,14 @@ void check_case(std::uint64_t seed) {
   suite_context context;
   context.threads = static_cast<int>(1 + random.below(3));
   context.tile_bytes = random.pick(std::initializer_list<std::size_t>{1, 1 << 12, 1 << 14, 1 << 16, 1 << 26});
+  const bool batch_invariant = random.chance(0.8);
+  if constexpr (!suite_is_device) context.batch_invariant = batch_invariant;
   const std::size_t offset = static_cast<std::size_t>(random.below(16));
   INFO("samples ", shape.samples, " classes ", shape.classes, " dims ", shape.dims, " ",
        name_of(shape.covariance), " ", name_of(options.reduction), " threads ", context.threads, " tile ",
-       context.tile_bytes, " alpha ", static_cast<double>(options.alpha), " lambda ",
-       static_cast<double>(options.lambda), " offset ", how.offset, " soft ", soft);
+       context.tile_bytes, " batch_invariant ", batch_invariant, " alpha ",
+       static_cast<double>(options.alpha), " lambda ", static_cast<double>(options.lambda), " offset ",
+       how.offset, " soft ", soft);
   const char* call = "forward_backward";
   INFO("in ", std::string(call));
 

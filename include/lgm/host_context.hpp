@@ -51,6 +51,9 @@ struct host_context {
   std::size_t tile_bytes = std::size_t(64) << 20;
   parallel_for_hook parallel_for;  // null: OpenMP where the file is compiled with it
   gemm_hook gemm;                  // null: Eigen
+  // What a row gets has the same bits in every batch, whatever the other rows, the tiles and the threads. false: the products
+  // are summed in the order that is fastest for their sizes; worth it where classes are few.
+  bool batch_invariant = true;
 };
 
 }  // namespace lgm

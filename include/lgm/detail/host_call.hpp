@@ -31,6 +31,7 @@ detail::host_plan plan(const host_context& ctx, const shape& s, bool forward_onl
   detail::host_plan p = detail::host_plan::make<T>(s, threads(ctx), ctx.tile_bytes, forward_only);
   p.parallel = ctx.parallel_for;
   p.gemm = ctx.gemm;
+  p.batch_invariant = ctx.batch_invariant;
   return p;
 }
 

@@ -27,6 +27,7 @@ struct host_plan {
   bool whole_rows = true;    // a tile has all classes: three products a step, else four
   parallel_for_hook parallel;
   gemm_hook gemm;
+  bool batch_invariant = true;  // of host_context
 
   static constexpr std::int64_t largest_block = 256;
   // Classes that row functions take at once. Class tiles are cut at multiples of it, so that what is summed, and in which

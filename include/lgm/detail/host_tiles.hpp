@@ -210,8 +210,13 @@ class host_tiles {
             }
             for (std::int64_t r = 0; r < n; ++r)
               std::fill(out + r * tile_stride, out + r * tile_stride + m, T(0));
-            ordered_gemm(n, m, dims, centred(i), centred_stride(), operand + c * dims, dims, out, tile_stride,
-                         buffers.scratch[slot]);
+            if (plan.batch_invariant)
+              ordered_gemm(n, m, dims, centred(i), centred_stride(), operand + c * dims, dims, out,
+                           tile_stride, buffers.scratch[slot]);
+            else
+              gemm<transposed::no, transposed::yes>(n, m, dims, T(1), centred(i), centred_stride(),
+                                                    operand + c * dims, dims, out, tile_stride,
+                                                    buffers.scratch[slot]);
           });
     });
     find_bounds();
