@@ -52,10 +52,13 @@ detail::loss_targets<T> targets_of(const L* labels) {
   return targets;
 }
 template <class T>
+inline constexpr detail::weight_kind kind_of = detail::weight_kind::labels;
+template <class T>
+inline constexpr detail::weight_kind kind_of<soft_targets<T>> = detail::weight_kind::soft;
+template <class T>
 detail::loss_targets<T> targets_of(const soft_targets<T>& soft) {
   detail::loss_targets<T> targets;
   targets.soft = soft;
-  targets.is_soft = true;
   return targets;
 }
 
@@ -78,8 +81,8 @@ status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const 
   const detail::host_plan p = plan<T>(ctx, s);
   checked = detail::first_failure(check_workspace<T>(p, s, w), check_targets(s, o, targets));
   if (checked != status::success) return checked;
-  detail::run_loss<T, detail::host_threads>(p, s, m, o, features, targets_of<T>(targets), row_state, report,
-                                            upstream, result, gradient, w);
+  detail::run_loss<T, detail::host_threads, kind_of<Targets>>(
+      p, s, m, o, features, targets_of<T>(targets), row_state, report, upstream, result, gradient, w);
   return status::success;
 }
 
@@ -270,7 +273,6 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
   if (checked != status::success) return checked;
   detail::loss_targets<T> targets = host::targets_of<T>(labels);
   targets.slope = grad_logits;
-  targets.is_given = true;
   detail::run_logits_backward<T, detail::host_threads>(p, s, m, options, features, targets, upstream,
                                                        gradient, w);
   return status::success;

@@ -11,12 +11,12 @@
 
 namespace lgm::detail {
 
-template <class T, class Threads>
+template <class T, class Threads, weight_kind Kind>
 void run_loss(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
               const T* features, const loss_targets<T>& targets, const T* read_state, bool report,
               const T* upstream, const loss_result<T>& result, const gradients<T, T>& gradient,
               const workspace& w) {
-  host_loss<T, Threads>(plan, s, m, o, features, targets, w)
+  host_loss<T, Threads, Kind>(plan, s, m, o, features, targets, w)
       .loss(read_state, report, upstream, result, gradient);
 }
 
@@ -24,7 +24,8 @@ template <class T, class Threads>
 void run_logits_backward(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
                          const T* features, const loss_targets<T>& targets, const T* upstream,
                          const gradients<T, T>& gradient, const workspace& w) {
-  host_loss<T, Threads>(plan, s, m, o, features, targets, w).logits_gradients(upstream, gradient);
+  host_loss<T, Threads, weight_kind::given>(plan, s, m, o, features, targets, w)
+      .logits_gradients(upstream, gradient);
 }
 
 template <class T, class Threads>

@@ -22,12 +22,13 @@ struct loss_targets {
   label_reader labels;
   soft_targets<T> soft;
   const T* slope = nullptr;  // [samples, classes], row stride shape.logits_stride
-  // Not told by the pointers: without classes they may be null.
-  bool is_soft = false, is_given = false;
 };
 
-template <class T, class Threads>
+// Kind: which of them it is. What the others need is not compiled.
+template <class T, class Threads, weight_kind Kind>
 class host_loss {
+  static constexpr bool is_soft = Kind == weight_kind::soft, is_given = Kind == weight_kind::given;
+
  public:
   host_loss(const host_plan& plan, const shape& s, const mixture<T>& m, const loss_options<T>& o,
             const T* features, const loss_targets<T>& targets, const workspace& w)
@@ -35,7 +36,7 @@ class host_loss {
     alpha_ = host_alpha(o);
     alpha_usable_ = usable_factor(alpha_);
     if (!alpha_usable_) alpha_ = 0;
-    if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0)) {
+    if (!is_given && !is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0)) {
       least_ = larger(least_, std::log(o.gradient_filter));
       t_.expect_zeros();
     }
@@ -44,7 +45,7 @@ class host_loss {
       class_weight_ = o.class_weight + s.class_begin;
       if (o.label_smoothing != T(0)) class_weight_sum_ = sum_of(o.class_weight, total_classes(s));
     }
-    if (is_shard(s) && !targets.is_given) t_.share_states();
+    if (is_shard(s) && !is_given) t_.share_states();
     count_samples();
   }
 
@@ -62,9 +63,8 @@ class host_loss {
     find_best_ = result.correct != nullptr;
     const bool differentiate = gradient.feature != nullptr || wants_parameters();
     const bool terms = report && (result.total != nullptr || result.classification != nullptr);
-    gather_excess_ = terms && (targets_.is_soft || options_.label_smoothing != T(0));
-    gather_likelihood_ =
-        report && targets_.is_soft && (result.total != nullptr || result.likelihood != nullptr);
+    gather_excess_ = terms && (is_soft || options_.label_smoothing != T(0));
+    gather_likelihood_ = report && is_soft && (result.total != nullptr || result.likelihood != nullptr);
     const bool evidence = report && (differentiate || find_best_ || terms || result.row_state != nullptr ||
                                      result.log_evidence != nullptr);
     const bool gather = gather_excess_ || gather_likelihood_ || (evidence && read_state == nullptr);
@@ -149,10 +149,10 @@ class host_loss {
     double weights = 0;
     for (std::int64_t i = 0; i < samples; ++i) {
       const std::int64_t z = label(i);
-      if (!targets_.is_soft && z == options_.ignore_label) continue;
+      if (!is_soft && z == options_.ignore_label) continue;
       ++counted_;
       double weight = static_cast<double>(sample_weight(i));
-      if (!targets_.is_soft && options_.class_weight != nullptr)
+      if (!is_soft && options_.class_weight != nullptr)
         weight *= static_cast<double>(options_.class_weight[z]);
       weights += weight;
     }
@@ -178,7 +178,7 @@ class host_loss {
     const std::int64_t sample = t_.first_row + i, z = label(sample);
     row_record<T>& r = b_.record[i];
     r = {};
-    const bool labelled = !targets_.is_soft && z != options_.ignore_label;
+    const bool labelled = !is_soft && z != options_.ignore_label;
     if (labelled) {
       const T weight = options_.class_weight != nullptr ? options_.class_weight[z] : T(1);
       r.coefficients = label_coefficients<T>(sample_weight(sample), weight, class_weight_sum_,
@@ -187,10 +187,10 @@ class host_loss {
     const std::int64_t local = local_class(t_.shape, z);
     const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
-    const bool counts = targets_.is_given ? needs_features(i, here) : labelled || targets_.is_soft;
+    const bool counts = is_given ? needs_features(i, here) : labelled || is_soft;
     if (!counts) return t_.skip_row(i);
     t_.take_row(i, here ? local : -1, alpha_);
-    if (!targets_.is_given) choose_frame(i);
+    if (!is_given) choose_frame(i);
   }
   // What the row's logits leave out. Of a whole mixture the target's class decides, or the class with the largest target, so
   // that backward does as forward did; shards all leave out the same.
@@ -198,7 +198,7 @@ class host_loss {
     const shape& s = t_.shape;
     row_record<T>& r = b_.record[i];
     if (is_shard(s) || s.classes == 0) return t_.omit_shared(i, alpha_);
-    if (!targets_.is_soft) return t_.omit_unless_near(i, r.target.distance, alpha_);
+    if (!is_soft) return t_.omit_unless_near(i, r.target.distance, alpha_);
     const T* const q = soft(i, -t_.first_class).target;
     r.deciding = std::max_element(q, q + s.classes) - q;
     t_.omit_unless_near(i, t_.distance(i, r.deciding, row_frame<T>()), T(0));
@@ -221,7 +221,7 @@ class host_loss {
     const std::int64_t target = part.target, first_class = t_.first_class + part.first;
     T top = t_.finish(i, part, target, larger(r.evidence.others.max, r.target.logit));
     row_evidence<T> e;
-    if (targets_.is_soft) {
+    if constexpr (is_soft) {
       if (find_best_) note_best(i, part, top);
       const soft_row<T> q = soft(i, part.first);
       top = add_soft_margin(group, row, part.constants, r.frame, q, r.evidence.others.max,
@@ -268,13 +268,13 @@ class host_loss {
     const T* state = read_state_ == nullptr ? nullptr : read_state_ + 2 * (t_.first_row + i);
     const log_parts<T> others =
         state == nullptr ? log_parts<T>(r.evidence.others) : row_record<T>::read_state(t_.shape, state);
-    if (!targets_.is_soft)
+    if (!is_soft)
       r.total = r.coefficients.total();
     else if (state == nullptr)
       r.total = r.evidence.coefficient;
     else
       r.total = is_shard(t_.shape) ? state[0] : total_of_targets(i);
-    if (state != nullptr && is_shard(t_.shape) && !targets_.is_soft) r.target.logit = state[0];
+    if (state != nullptr && is_shard(t_.shape) && !is_soft) r.target.logit = state[0];
     const rest_terms<T> terms(rest(others, r.target.logit));
     r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
     if (report_) write_losses(i, others, terms);
@@ -296,7 +296,7 @@ class host_loss {
     const bool counts = b_.counts[i] != 0;
     T classification = 0, likelihood = 0, total = 0;
     if (counts) {
-      if (targets_.is_soft) {
+      if (is_soft) {
         classification = sample_weight(at) * r.evidence.excess_under(r.log_evidence);
         likelihood = sample_weight(at) * r.likelihood;
       } else {
@@ -317,7 +317,7 @@ class host_loss {
     if (result_.row_state != nullptr) {
       T* const state = result_.row_state + 2 * at;
       state[0] = state[1] = -numeric<T>::infinity;
-      if (counts) r.write_state(t_.shape, targets_.is_soft, others, state);
+      if (counts) r.write_state(t_.shape, is_soft, others, state);
     }
     if (result_.log_evidence != nullptr)
       result_.log_evidence[at] = counts ? r.frame.complete(r.log_evidence.value()) : T(0);
@@ -350,12 +350,12 @@ class host_loss {
       return logit(t_.log_prior(k) - half_log_det(group_type{}, t_.shape.dims, t_.parameters_of(k)),
                    t_.distance(i, k, r.frame), T(1));
     };
-    const std::int64_t z = targets_.is_soft ? r.wanted.index : b_.target[i];
-    const std::int64_t k = targets_.is_soft ? r.best.index : r.evidence.best;
+    const std::int64_t z = is_soft ? r.wanted.index : b_.target[i];
+    const std::int64_t k = is_soft ? r.best.index : r.evidence.best;
     if (z < 0) return false;
     if (z == k) return true;
-    const T target = targets_.is_soft ? exact(z) : r.target.logit_without_margin;
-    T best = targets_.is_soft ? r.best.value : r.evidence.others.max;
+    const T target = is_soft ? exact(z) : r.target.logit_without_margin;
+    T best = is_soft ? r.best.value : r.evidence.others.max;
     if (k >= 0 && std::fabs(target - best) <= T(1e-3) * (T(1) + std::fabs(best))) best = exact(k);
     return target > best || (target == best && (k < 0 || z < k));
   }
@@ -365,7 +365,7 @@ class host_loss {
     row_record<T>& r = b_.record[i];
     if (b_.counts[i] == 0) return;
     r.upstream = incoming(i) / divisor_;
-    if (targets_.is_soft) r.upstream *= sample_weight(t_.first_row + i);
+    if (is_soft) r.upstream *= sample_weight(t_.first_row + i);
     if (b_.target[i] < 0) return;
     r.weigh_target(r.coefficients.miss(terms.target_miss()), alpha_,
                    options_.lambda * r.coefficients.likelihood);
@@ -413,7 +413,7 @@ class host_loss {
     class_sum_rows<T> all;
     if (parameters) all.weight = b_.class_sum;
     if (spherical() && wants_log_variance()) all.distance = b_.class_distance;
-    if (parameters && targets_.is_soft) {
+    if (parameters && is_soft) {
       all.share = b_.class_share;
       all.probability = b_.class_probability;
     }
@@ -434,9 +434,7 @@ class host_loss {
       }
       const auto at = [&](T* sums) { return sums == nullptr ? nullptr : sums + part * classes; };
       const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.share), at(all.probability)};
-      const weight_sums<T> weights = targets_.is_given  ? weigh_given_row(i, row, needs_logits, sums)
-                                     : targets_.is_soft ? weigh_soft_row(i, row, at_once, sums)
-                                                        : weigh_row(i, row, at_once, sums);
+      const weight_sums<T> weights = weigh_row(i, row, at_once, needs_logits, sums);
       if (gradient != nullptr) begin_gradient(i, weights, add, gradient);
     });
     for (T* sum : arrays)
@@ -450,15 +448,23 @@ class host_loss {
     const std::int64_t z = r.class_of_terms(b_.target[i]);
     const class_parameters<T> c = t_.parameters_of(std::max<std::int64_t>(z, 0));
     const T scale = diagonal() || c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
-    const weight_kind kind = targets_.is_given  ? weight_kind::given
-                             : targets_.is_soft ? weight_kind::soft
-                                                : weight_kind::labels;
     const feature_terms<T> terms =
-        terms_of(t_.shape, r, weights, kind, t_.local_target(i) >= 0, scale, b_.constants.base_scale);
+        terms_of(t_.shape, r, weights, Kind, t_.local_target(i) >= 0, scale, b_.constants.base_scale);
     begin_feature_gradient(group_type{}, t_.shape.dims, t_.features(i), t_.centred(i), terms, c, t_.origin(),
                            add, out);
   }
-  weight_sums<T> weigh_row(std::int64_t i, row_type& row, bool finished, const class_sum_rows<T>& sums) {
+  // finished: the row has logits already; needs_logits: false where it needs none.
+  weight_sums<T> weigh_row(std::int64_t i, row_type& row, bool finished, bool needs_logits,
+                           const class_sum_rows<T>& sums) {
+    if constexpr (is_given)
+      return weigh_given_row(i, row, needs_logits, sums);
+    else if constexpr (is_soft)
+      return weigh_soft_row(i, row, finished, sums);
+    else
+      return weigh_labelled_row(i, row, finished, sums);
+  }
+  weight_sums<T> weigh_labelled_row(std::int64_t i, row_type& row, bool finished,
+                                    const class_sum_rows<T>& sums) {
     const row_record<T>& r = b_.record[i];
     const std::int64_t target = t_.local_target(i);
     if (!finished)
@@ -508,8 +514,8 @@ class host_loss {
       const T weight = b_.class_sum[begin + c];
       s.difference = differences == nullptr ? nullptr : differences + c * dims;
       s.square = squares == nullptr ? nullptr : squares + c * dims;
-      s.share = targets_.is_soft ? b_.class_share[begin + c] : weight;
-      s.probability = targets_.is_soft ? b_.class_probability[begin + c] : -weight;
+      s.share = is_soft ? b_.class_share[begin + c] : weight;
+      s.probability = is_soft ? b_.class_probability[begin + c] : -weight;
       if (spherical()) s.distance = b_.class_distance[begin + c];
     }
     for (std::int64_t i = 0; i < t_.row_count; ++i) {
