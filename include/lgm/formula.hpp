@@ -101,8 +101,8 @@ struct log_parts {
   T log = -numeric<T>::infinity;
 
   log_parts() = default;
-  LGM_HD log_parts(const log_sum<T>& sum) : max(sum.max), log(std::log(sum.sum)) {}
-  LGM_HD log_parts(T largest, T rest) : max(largest), log(rest) {}
+  LGM_HD log_parts(const log_sum<T>& sum) : max{sum.max}, log{std::log(sum.sum)} {}
+  LGM_HD log_parts(T largest, T rest) : max{largest}, log{rest} {}
   LGM_HD bool is_empty() const { return max == -numeric<T>::infinity; }
   LGM_HD T value() const { return max + log; }
 };

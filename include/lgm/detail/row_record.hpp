@@ -46,7 +46,9 @@ struct row_record {
   }
 
   // The class whose mean the feature gradient of a tile refers to, -1: none.
-  LGM_HD std::int64_t class_of_terms(std::int64_t target) const { return deciding < 0 ? target : deciding; }
+  LGM_HD std::int64_t class_of_terms(std::int64_t labelled) const {
+    return deciding < 0 ? labelled : deciding;
+  }
 
   // The best logit so far, in a frame that omits `omitted`.
   LGM_HD T best_so_far(T omitted) const { return evidence.others.max - (frame.omitted - omitted); }
