@@ -99,18 +99,17 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
 
 // Whether the logits of sample i leave out what its classes share: they are then as good as their products, and no better. The
 // target decides, by whether its d_k is half of that, with room for rounding.
-static bool is_far(const reference::input& in, const reference::output& out, const logit_bounds& e,
-                   const std::vector<real>& precision, std::size_t i) {
+//   half_norm  |x'|^2 / 2 of the centred features
+//   scale      the least precision
+static bool is_far(const reference::input& in, const reference::output& out, real half_norm, real scale,
+                   std::size_t i) {
   if (in.form == reference::variances::diagonal || in.classes == 0 || in.dims == 0) return false;
   if (in.shards || in.label[i] < 0) return in.form == reference::variances::identity;
-  const real scale = *std::min_element(precision.begin(), precision.end());
-  real centred = 0, plain = 0;
-  for (std::size_t j = 0; j < in.dims; ++j) {
-    centred += e.feature_size[i * in.dims + j] * e.feature_size[i * in.dims + j] / 2;
+  real plain = 0;
+  for (std::size_t j = 0; j < in.dims; ++j)
     plain += in.features[i * in.dims + j] * in.features[i * in.dims + j] / 2;
-  }
   return out.distance[i * in.classes + static_cast<std::size_t>(in.label[i])] >=
-         0.45L * scale * std::min(centred, plain);
+         0.45L * scale * std::min(half_norm, plain);
 }
 
 template <class T>
@@ -136,17 +135,18 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
     }
     e.determinant.push_back(growth<T>(dims) * sum);
   }
+  const real least_precision = precision.empty() ? 0 : *std::min_element(precision.begin(), precision.end());
   e.logit.assign(in.samples * n_classes, 0);
   e.with_margin.assign(in.samples * n_classes, 0);
   e.target.assign(in.samples, 0);
   for (std::size_t i = 0; i < in.samples; ++i) {
     real largest = -std::numeric_limits<real>::infinity();
     for (std::size_t k = 0; k < n_classes; ++k) largest = std::max(largest, out.logit[i * n_classes + k]);
-    const bool far = is_far(in, out, e, precision, i);
-    real norm = 0;
+    real half_norm = 0;
     for (std::size_t j = 0; j < dims; ++j)
-      norm += e.feature_size[i * dims + j] * e.feature_size[i * dims + j];
-    e.shared.push_back(far ? *std::min_element(precision.begin(), precision.end()) * norm / 2 : 0);
+      half_norm += e.feature_size[i * dims + j] * e.feature_size[i * dims + j] / 2;
+    const bool far = is_far(in, out, half_norm, least_precision, i);
+    e.shared.push_back(far ? least_precision * half_norm : 0);
     for (std::size_t k = 0; k < n_classes; ++k) {
       real norms = 0, cross = 0, given = 0;
       for (std::size_t j = 0; j < dims; ++j) {
