@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/row.hpp>
+#include <lgm/soft_row.hpp>
 #include <vector>
 
 #include "support/group_runs.hpp"

@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-HEADERS = ("row.hpp", "column.hpp", "moments.hpp", "whitening.hpp", "schedule.hpp")
+HEADERS = ("distance.hpp", "row.hpp", "soft_row.hpp", "column.hpp", "moments.hpp", "whitening.hpp", "schedule.hpp")
 # Called by the others alone.
 INTERNAL = {"add_to", "distance_of", "product_distance"}
 

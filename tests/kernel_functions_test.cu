@@ -15,6 +15,7 @@
 #include <lgm/moments.hpp>
 #include <lgm/row.hpp>
 #include <lgm/schedule.hpp>
+#include <lgm/soft_row.hpp>
 #include <lgm/types.hpp>
 #include <lgm/whitening.hpp>
 #include <vector>
@@ -96,7 +97,8 @@ LGM_HD void compute_row(results<T>& out) {
     for (std::int64_t j = 0; j < dims; ++j) p.products[k] += p.centred[j] * p.operand[k * dims + j];
   }
   out.add(lgm::cancellation<T>::bound(half_norm, constants.max_scale, constants.max_norm));
-  out.add(constants.bound_of(half_norm, target) + constants.slack(T(1), T(1)));
+  out.add(constants.bound_of(half_norm, target) + constants.slack(T(1), T(1)) +
+          constants.threshold(T(1), T(1)));
   out.add(lgm::keep_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
   out.add(lgm::keep_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
   out.add(p.scratch, std::int64_t(2));
@@ -132,6 +134,7 @@ LGM_HD void compute_row(results<T>& out) {
   lgm::nearest_class<T> nearest;
   nearest.take_nearer(lgm::nearest_of(group, row, constants, frame, 0, direct, p.scratch));
   out.add(lgm::least_beyond(group, row, constants, half_norm));
+  out.add(lgm::frame_of(group, row, constants, frame).shared());
   out.add(nearest.distance);
   out.add(static_cast<T>(nearest.index));
 
@@ -160,6 +163,7 @@ LGM_HD void compute_row(results<T>& out) {
   fill();
   const lgm::soft_row<T> soft{p.soft, nullptr, T(0.875), T(0.025), T(0.25)};
   out.add(soft.weight(std::int64_t(1)) * soft.coefficient(std::int64_t(1)) + soft.margin(std::int64_t(1)));
+  out.add(lgm::sum_of_coefficients(group, classes, soft));
   lgm::finish_logits(group, row, constants, frame, std::int64_t(-1), none, direct);
   top = lgm::add_soft_margin(group, row, constants, frame, soft, none, direct);
   out.add(lgm::soft_likelihood(group, row, constants, frame, soft));

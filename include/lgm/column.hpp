@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <lgm/config.hpp>
+#include <lgm/distance.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/group.hpp>
-#include <lgm/row.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 

@@ -96,7 +96,7 @@ template <class T>
 device_targets<T> device_targets_of(const soft_targets<T>& soft) {
   device_targets<T> targets;
   targets.soft = soft;
-  targets.is_soft = true;
+  targets.kind = detail::weight_kind::soft;
   return targets;
 }
 
@@ -258,7 +258,7 @@ status logits_backward(const Context& ctx, const shape& s, const mixture<detail:
       ctx, s, w, [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
         detail::device_targets<T> targets = detail::device_targets_of<T>(labels);
         targets.slope = grad_logits;
-        targets.is_given = true;
+        targets.kind = detail::weight_kind::given;
         return detail::device_run_logits_backward(device, limits, s, m, options, detail::array_of(features),
                                                   targets, upstream, detail::erased(gradient), rest);
       });

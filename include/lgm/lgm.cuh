@@ -6,9 +6,11 @@
 
 #include <lgm/column.hpp>
 #include <lgm/cuda.cuh>
+#include <lgm/distance.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/group.hpp>
 #include <lgm/moments.hpp>
 #include <lgm/row.hpp>
 #include <lgm/schedule.hpp>
+#include <lgm/soft_row.hpp>
 #include <lgm/types.hpp>

@@ -5,173 +5,19 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/scalar.hpp>
+#include <lgm/distance.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
 #include <limits>
 #include <type_traits>
 
-// What is computed for one sample: its distance to one class, the evidence of a range of classes, the losses,
-// the weights of eq:weight, the scores. Each function is run by one group. A range of classes is a tile of a
+// What is computed for one sample: the evidence of a range of classes, the losses, the weights of eq:weight, the scores; its
+// distance to one class is in distance.hpp. Each function is run by one group. A range of classes is a tile of a
 // matrix product, a part of a row shared by several groups, or a shard: the state that comes out of one
 // merges into another's.
 
 namespace lgm {
-
-// The parameters of one class: pointers to [dims] (diagonal) or [1] (spherical) logarithms of variances.
-template <class T>
-struct class_parameters {
-  const T* mean;          // [dims]
-  const T* log_variance;  // identity, or unit variances: null
-  bool diagonal;
-
-  // Parameters of class k of a mixture.
-  LGM_HD class_parameters(const shape& s, const mixture<T>& m, std::int64_t k)
-      : mean(m.mean + k * s.dims), log_variance(nullptr), diagonal(s.covariance == covariance::diagonal) {
-    if (m.log_variance != nullptr && s.covariance != covariance::identity)
-      log_variance = m.log_variance + (diagonal ? k * s.dims : k);
-  }
-};
-
-// 2 d_k (eq:distance), from the differences themselves: nothing cancels. features [dims]: a pointer, or anything else whose
-// load is T's.
-template <class Group, class Features, class T>
-LGM_HD T squared_distance(const Group& group, std::int64_t dims, const Features& features,
-                          const class_parameters<T>& c) {
-  if (c.log_variance == nullptr || !c.diagonal) {
-    const T sum = group.reduce(
-        dims, T(0), [&](auto j) { return squared_difference(load(features, j), load(c.mean, j)); }, plus{});
-    return c.log_variance == nullptr ? sum : sum * inverse_variance(*c.log_variance);
-  }
-  return group.reduce(
-      dims, T(0),
-      [&](auto j) {
-        return squared_difference(load(features, j), load(c.mean, j)) *
-               inverse_variance(load(c.log_variance, j));
-      },
-      plus{});
-}
-
-// h_k (eq:log_det).
-template <class Group, class T>
-LGM_HD T half_log_det(const Group& group, std::int64_t dims, const class_parameters<T>& c) {
-  if (c.log_variance == nullptr) return T(0);
-  if (!c.diagonal) return static_cast<T>(dims) * half_log_det(*c.log_variance);
-  return group.reduce(
-      dims, T(0), [&](auto j) { return half_log_det(load(c.log_variance, j)); }, plus{});
-}
-
-// |values|^2 of [dims]: a pointer, or anything else that load takes.
-template <class Group, class Values>
-LGM_HD auto squared_norm(const Group& group, std::int64_t dims, const Values& values) {
-  using T = std::decay_t<decltype(load(values, std::int64_t(0)))>;
-  return group.reduce(
-      dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
-}
-
-// 0, or not a number where a feature is not finite.
-template <class Group, class Features>
-LGM_HD auto not_finite(const Group& group, std::int64_t dims, const Features& features) {
-  using T = std::decay_t<decltype(load(features, std::int64_t(0)))>;
-  return group.reduce(
-      dims, T(0), [&](auto j) { return load(features, j) * decltype(load(features, j))(T(0)); }, plus{});
-}
-
-// Stores value - offset, and answers it. Where `out` is no pointer but an operand of reduced precision, it has an
-// overload of its own.
-template <class T, class Index, class V>
-LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
-  const V t = value - offset;
-  store(out, j, t);
-  return t;
-}
-
-// out = features - offset, [dims] each; returns |features - offset|^2 / 2, of pointers taken from
-// out.
-template <class Group, class Features, class T, class Out>
-LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& features, const T* offset,
-                    Out out) {
-  return T(0.5) * group.reduce(
-                      dims, T(0),
-                      [&](auto j) {
-                        const auto t = keep_centred(out, j, load(features, j), load(offset, j));
-                        return t * t;
-                      },
-                      plus{});
-}
-
-// d_k - H (eq:distance less what all classes share, see row_frame), from x' = x - origin and mu' = mu_k - origin themselves:
-// (scale_k - base) |x'|^2 / 2 - scale_k mu' (x' - mu' / 2). Where |x'| exceeds |mu'|, d_k has rounded off what tells the
-// classes apart, and this has not.
-//   origin      [dims]; null: 0
-//   half_norm   |x'|^2 / 2
-//   base_scale  class_constants::base_scale; the covariance is not diagonal
-template <class Group, class Features, class T>
-LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& features,
-                         const class_parameters<T>& c, const detail::named_t<T>* origin,
-                         detail::named_t<T> half_norm, detail::named_t<T> base_scale) {
-  // Where squares overflow, so may products, of either sign: they are made smaller, and what still overflows is bounded.
-  constexpr T most = -numeric<T>::lowest;
-  const T factor = half_norm < most ? T(1) : numeric<T>::shrinking,
-          inverse_factor = half_norm < most ? T(1) : T(1) / numeric<T>::shrinking;
-  const T product = group.reduce(
-                        dims, T(0),
-                        [&](auto j) {
-                          using detail::fused;
-                          using V = decltype(load(c.mean, j));
-                          V x = load(features, j), mean = load(c.mean, j);
-                          if (origin != nullptr) {
-                            x = x - load(origin, j);
-                            mean = mean - load(origin, j);
-                          }
-                          return mean * fused(V(T(-0.5) * factor), mean, V(factor) * x);
-                        },
-                        plus{}) *
-                    inverse_factor;
-  const T scale = c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
-  const auto bounded = [](T v) { return detail::bounded_above(-detail::bounded_above(-v, most), most); };
-  return bounded(bounded(detail::product_or_zero(scale - base_scale, half_norm)) - bounded(scale * product));
-}
-
-// What the logits of a sample leave out. H = base_scale |x'|^2 / 2 is common to the d_k of all classes (all of |x'|^2 / 2
-// under identity), and says nothing of which class it is; far from all of them it is nearly all of d_k, and a float has no
-// digits left for the rest. So a row's logits are held as l_k + omitted, where omitted is H for a sample that is far, and
-// 0 for one that lies so near a class that its own d_k is the smaller number.
-template <class T>
-struct row_frame {
-  T half_norm = 0;  // |x'|^2 / 2 of the centred features; 0 with direct products
-  T omitted = 0;    // H or 0
-  T pending = 0;    // what is yet to be taken off the row's products, 0 or H
-
-  row_frame() = default;
-  LGM_HD row_frame(T half, T base_scale) : half_norm(half), pending(base_scale * half) {}
-
-  // H.
-  LGM_HD T shared() const { return omitted + pending; }
-  // What is left of the other is 0, or not a number where H is none.
-  LGM_HD void omit_shared() {
-    omitted = shared();
-    pending *= T(0);
-  }
-  LGM_HD void omit_nothing() {
-    pending = shared();
-    omitted *= T(0);
-  }
-  // distance: to the class that decides, d_k.
-  LGM_HD void omit_unless_near(T distance) { distance < T(0.5) * shared() ? omit_nothing() : omit_shared(); }
-  // Squares that overflow are as far as can be, so that no infinities meet.
-  LGM_HD row_frame bounded() const {
-    row_frame f;
-    f.half_norm = detail::bounded_above(half_norm, -numeric<T>::lowest);
-    f.pending = detail::bounded_above(shared(), -numeric<T>::lowest);
-    return f;
-  }
-  LGM_HD bool overflows() const {
-    return half_norm == -numeric<T>::lowest || shared() == -numeric<T>::lowest;
-  }
-  // A logit, or a logarithm of a sum of them, without what was left out.
-  LGM_HD T complete(T value) const { return overflows() ? -numeric<T>::infinity : value - omitted; }
-};
 
 // Where a product may be trusted: d_k expanded into norms and a product is wrong by about
 // epsilon (|x'| |mu'_k| + |mu'_k|^2) / Lambda_k. (|x'|^2 does not cancel by itself: where it dominates, d_k is as
@@ -221,6 +67,10 @@ struct class_constants {
   LGM_HD T slack(T worst, T largest) const {
     return T(8) * (epsilon * worst + numeric<T>::epsilon * std::fabs(largest));
   }
+  // What a row's logits are held against, as far as they are computed again: `largest`, less window and slack.
+  LGM_HD T threshold(T worst, T largest) const {
+    return largest - cancellation<T>::window - slack(worst, largest);
+  }
   // Of class k of the range.
   LGM_HD T bound_of(T half_norm, std::int64_t k) const {
     return bound(half_norm, scale == nullptr ? T(1) : scale[k], norm[k]);
@@ -267,8 +117,7 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
   T top = group.reduce(row, none, value, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
-  const T reference = detail::larger(top, known_max),
-          threshold = reference - cancellation<T>::window - c.slack(worst, reference);
+  const T threshold = c.threshold(worst, detail::larger(top, known_max));
   group.for_each(row, [&](auto& l, auto k) {
     if (!(largest(l) >= threshold)) return;
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
@@ -386,6 +235,17 @@ LGM_HD T least_beyond(const Group& group, const Row& row, const class_constants<
   return group.reduce(
       row, numeric<T>::infinity, [&](auto p, auto k) { return detail::product_distance(c, half_norm, p, k); },
       minimum{});
+}
+
+// The frame of a row of products, not yet logits: what all classes share is left out unless one of these is near. Where the
+// products may be trusted either way, it is. `of_row` has their half_norm. row: held [n], left as it is.
+template <class Group, class Row, class T>
+LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_constants<T>& c,
+                             row_frame<T> of_row) {
+  of_row.omit_shared();
+  if (of_row.shared() > T(0) && c.bound(of_row.half_norm, c.max_scale, c.max_norm) > c.trusted)
+    of_row.omit_unless_near(of_row.shared() + least_beyond(group, row, c, of_row.half_norm));
+  return of_row;
 }
 
 // The nearest class of a row of products, not yet logits: priors and determinants, however large, have no say in it.
@@ -573,129 +433,6 @@ LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin, T omit
 }
 
 }  // namespace detail
-
-// One sample's soft targets q_k over a range of classes, and what weighs them.
-template <class T>
-struct soft_row {
-  const T* target;        // [n], q_k
-  const T* class_weight;  // [n], null: 1
-  T keep, smoothing;      // c_k = class_weight_k (keep q_k + smoothing)
-  T alpha;
-
-  template <class Index>
-  LGM_HD auto weight(Index k) const {
-    using V = decltype(load(target, k));
-    return class_weight == nullptr ? V(T(1)) : load(class_weight, k);
-  }
-  template <class Index>
-  LGM_HD auto coefficient(Index k) const {
-    using detail::fused;
-    using V = decltype(load(target, k));
-    return weight(k) * fused(V(keep), load(target, k), V(smoothing));
-  }
-  // 1 + alpha q_k.
-  template <class Index>
-  LGM_HD auto margin(Index k) const {
-    using detail::fused;
-    using V = decltype(load(target, k));
-    return fused(V(alpha), load(target, k), V(T(1)));
-  }
-  // d_k from a logit with its margin, b - d - alpha q d less what its frame omits.
-  template <class Index, class V>
-  LGM_HD V distance(const class_constants<T>& c, Index k, V l, T omitted) const {
-    return detail::distance_of(c, k, l, V(margin(k)), omitted);
-  }
-};
-
-// Turns a row of logits without margin (of finish_logits, with no target) into eq:logit with each class's margin, in
-// place, and returns the largest. Distances are computed again from the differences where a rounded product would show:
-// near the row's largest, and where q_k is not zero and either q_k d_k is uncertain by 1e-4, or d_k by 1e-4 of itself.
-template <class Group, class Row, class T, class Direct>
-LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
-                         const soft_row<T>& soft, T known_max, Direct direct) {
-  const auto value = [](auto l, auto) { return l; };
-  const T none = -numeric<T>::infinity, half_norm = frame.half_norm, omitted = frame.omitted;
-  group.for_each(row, [&](auto& l, auto k) {
-    using V = std::decay_t<decltype(l)>;
-    using detail::product_or_zero;
-    l = l -
-        product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1)), omitted));
-  });
-  const T top = group.reduce(row, none, value, maximum{});
-  const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
-  if (!(worst > c.trusted)) return top;
-  const T reference = detail::larger(top, known_max),
-          threshold = reference - cancellation<T>::window - c.slack(worst, reference);
-  group.for_each(row, [&](auto& l, auto k) {
-    for_lanes(l, k, [&](T& lane, std::int64_t i) {
-      const T bound = c.bound_of(half_norm, i);
-      if (!(bound > c.trusted)) return;
-      const T margin = soft.margin(i), q = std::fabs(soft.target[i]);
-      const T allowed = c.trusted * (T(1) + soft.distance(c, i, lane, omitted));
-      if (lane >= threshold || (q != T(0) && (q * bound > c.trusted || bound > allowed))) {
-        const T beyond = direct(i);
-        lane = logit(c.bias[i], beyond, T(1)) - detail::product_or_zero(margin - T(1), beyond + omitted);
-      }
-    });
-  });
-  return group.reduce(row, none, value, maximum{});
-}
-
-// sum_k class_weight_k q_k (d_k + h_k), eq:likelihood of soft targets, over a row of logits with their margins.
-template <class Group, class Row, class T>
-LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constants<T>& c,
-                         const row_frame<T>& frame, const soft_row<T>& soft) {
-  return group.reduce(
-      row, T(0),
-      [&](auto l, auto k) {
-        using V = std::decay_t<decltype(l)>;
-        using detail::product_or_zero;
-        return product_or_zero(
-            soft.weight(k) * load(soft.target, k),
-            likelihood_loss(soft.distance(c, k, V(l), frame.omitted), load(c.half_log_det, k)));
-      },
-      plus{});
-}
-
-// Turns a row of logits with their margins into weights (eq:weight), in place. Returns sums_of_weights.
-//   evidence  of all classes, in the same frame
-//   total     the sum of c_k over all classes
-//   lambda    times the sample's weight
-//   upstream  what the sample's gradients are multiplied by
-//   round     a weight as the products will take it
-template <class Group, class Row, class T, class Round = unrounded>
-LGM_HD weight_sums<T> finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
-                                          const row_frame<T>& frame, const log_evidence<T>& evidence,
-                                          const soft_row<T>& soft, T total, T lambda, T upstream,
-                                          const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
-  group.for_each(row, [&](auto& l, auto k) {
-    using V = std::decay_t<decltype(l)>;
-    using detail::fused;
-    using detail::product_or_zero;
-    const V margin = soft.margin(k);
-    const V distance = soft.distance(c, k, l, frame.omitted);
-    const V g = V(upstream) * (competitor_weight(l, evidence, total) - soft.coefficient(k));
-    const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
-    l = round(own - g * margin);
-    detail::add_to(sums.weight, k, l);
-    detail::add_to(sums.share, k, own - g);
-    detail::add_to(sums.probability, k, g);
-    if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
-  });
-  weight_sums<T> of = sums_of_weights(group, row, c);
-  // w + g of w = own - g m.
-  of.extra = group.reduce(
-      row, T(0),
-      [&](auto w, auto k) {
-        using V = std::decay_t<decltype(w)>;
-        using detail::fused;
-        const V margin = soft.margin(k);
-        const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
-        return fused(w, margin - V(T(1)), own) / margin;
-      },
-      plus{});
-  return of;
-}
 
 // Turns a row of logits without margin into the weights of any gradient of them, in place: scale * slope_k, scale being
 // minus the sample's upstream gradient; index `target` becomes 0. Returns sums_of_weights.

@@ -37,7 +37,7 @@ status check_device_workspace(const device_plan& plan, const shape& s, const wor
 
 template <class T>
 status check_device_targets(const shape& s, const device_targets<T>& targets) {
-  if (targets.is_soft) return check_soft_targets(s, targets.soft);
+  if (targets.is_soft()) return check_soft_targets(s, targets.soft);
   return targets.labels.is_null() && s.samples > 0 ? status::null_pointer : status::success;
 }
 

@@ -80,7 +80,7 @@ struct visit_kernel {
     const auto at = [&](T* sums, bool wanted) {
       return wanted ? sums + part * t.class_count + own.begin_in(t) : nullptr;
     };
-    const bool soft = parameters && t.targets.is_soft;
+    const bool soft = parameters && t.targets.is_soft();
     const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
                                  at(t.b.class_share, soft), at(t.b.class_probability, soft)};
     group.for_each(classes, [&](std::int64_t k) {
@@ -225,7 +225,7 @@ struct parameters_kernel {
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t c) const {
     const std::int64_t dims = t.shape.dims, k = t.first_class + c;
-    const bool add = t.gradient.accumulate || t.first_row > 0, soft = t.targets.is_soft;
+    const bool add = t.gradient.accumulate || t.first_row > 0, soft = t.targets.is_soft();
     const T weight = t.b.class_sum[c];
     class_sums<T> sums{difference ? t.b.differences + c * dims : nullptr,
                        square ? t.b.squares + c * dims : nullptr};
@@ -290,8 +290,8 @@ class device_loss {
       : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
     t_.options = o;
     t_.targets = targets;
-    t_.shares_states = is_shard(s) && !targets.is_given;
-    if (!targets.is_given && !targets.is_soft && o.gradient_filter > T(0) && o.label_smoothing == T(0))
+    t_.shares_states = is_shard(s) && !targets.is_given();
+    if (!targets.is_given() && !targets.is_soft() && o.gradient_filter > T(0) && o.label_smoothing == T(0))
       t_.least = larger(t_.least, std::log(o.gradient_filter));
   }
 
@@ -309,7 +309,7 @@ class device_loss {
     wishes.report = report;
     wishes.find_best = result.correct != nullptr;
     const bool differentiate = gradient.feature != nullptr || t_.wants_parameters();
-    const bool soft = t_.targets.is_soft,
+    const bool soft = t_.targets.is_soft(),
                terms = report && (result.total != nullptr || result.classification != nullptr);
     wishes.gather_excess = terms && (soft || t_.options.label_smoothing != T(0));
     wishes.gather_likelihood = report && soft && (result.total != nullptr || result.likelihood != nullptr);
@@ -373,7 +373,7 @@ class device_loss {
       launch_rows(device_, s.dims, t_.row_count,
                   zero_kernel<T>{s.dims, t_.feature_sum_stride(), t_.feature_sum(0)});
     const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
-    if (parameters && !t_.targets.is_soft)
+    if (parameters && !t_.targets.is_soft())
       device_.template launch<32>(32, rank_kernel::tasks(t_.row_count),
                                   rank_kernel{t_.row_count, t_.b.key, t_.b.ranked_row, t_.b.ranked_class});
     tiles_.for_class_tiles([&] {
@@ -418,7 +418,7 @@ class device_loss {
   void sum_samples(bool distances) {
     const std::int64_t dims = t_.shape.dims, n = t_.class_count;
     const bool difference = t_.gradient.mean != nullptr, square = t_.diagonal() && t_.wants_log_variance();
-    const bool soft = t_.targets.is_soft;
+    const bool soft = t_.targets.is_soft();
     const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
                                  soft ? t_.b.class_share : nullptr, soft ? t_.b.class_probability : nullptr};
     launch_rows(device_, smaller(n, mean_columns), ceil_divide(n, mean_columns),
@@ -441,7 +441,7 @@ class device_loss {
       tiles_.multiply(true, false, n, dims, t_.row_count, T(1), tiles_.weights(), t_.tile_stride,
                       t_.b.samples, t_.operand_stride, T(1), t_.b.differences, dims);
     }
-    const std::int64_t parts = t_.targets.is_soft ? 1 : plan_.target_parts;
+    const std::int64_t parts = t_.targets.is_soft() ? 1 : plan_.target_parts;
     if (parts > 1)
       launch_rows(device_, dims, n * parts, target_sums_kernel<T>{t_, parts, difference, square});
     launch_rows(device_, dims, n, parameters_kernel<T>{t_, parts, difference, square});

@@ -8,10 +8,12 @@
 #include <lgm/detail/device_plan.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/product_form.hpp>
+#include <lgm/detail/row_record.hpp>
 #include <lgm/row.hpp>
+#include <lgm/soft_row.hpp>
 #include <lgm/types.hpp>
 
-// What the kernels of the device drivers do with a sample: host_loss.hpp's and host_score.hpp's counterpart. Every function
+// What the kernels of the device drivers do with a sample: host_tiles.hpp's and host_loss.hpp's counterpart. Every function
 // is run by one group. A record that is passed by reference is the lane's own; all lanes' are alike.
 
 namespace lgm::detail {
@@ -23,7 +25,10 @@ struct device_targets {
   soft_targets<T> soft;
   const T* slope = nullptr;  // [samples, classes], row stride shape.logits_stride
   // Not told by the pointers: without classes they may be null.
-  bool is_soft = false, is_given = false;
+  weight_kind kind = weight_kind::labels;
+
+  LGM_HD bool is_soft() const { return kind == weight_kind::soft; }
+  LGM_HD bool is_given() const { return kind == weight_kind::given; }
 };
 
 // gradients<G, T> whatever G is.
@@ -187,7 +192,8 @@ struct device_rows {
   }
   // Nobody can look at labels before a device answers: one that is no class costs its own sample alone.
   LGM_HD bool is_bad(std::int64_t label) const {
-    return !targets.is_soft && label != options.ignore_label && (label < 0 || label >= total_classes(shape));
+    return !targets.is_soft() && label != options.ignore_label &&
+           (label < 0 || label >= total_classes(shape));
   }
   LGM_HD T sample_weight(std::int64_t sample) const {
     return options.sample_weight != nullptr ? options.sample_weight[sample] : T(1);
@@ -195,9 +201,9 @@ struct device_rows {
   // What reduction::mean counts a sample as; 0 where it does not count.
   LGM_HD sample_count count_of(std::int64_t sample) const {
     const std::int64_t z = label(sample);
-    if (!targets.is_soft && (z == options.ignore_label || is_bad(z))) return {0, 0};
+    if (!targets.is_soft() && (z == options.ignore_label || is_bad(z))) return {0, 0};
     double weight = static_cast<double>(sample_weight(sample));
-    if (!targets.is_soft && options.class_weight != nullptr)
+    if (!targets.is_soft() && options.class_weight != nullptr)
       weight *= static_cast<double>(options.class_weight[z]);
     return {weight, 1};
   }
@@ -268,7 +274,7 @@ struct device_rows {
   LGM_HD row_record<T> prepare(const Group& group, std::int64_t i) const {
     const std::int64_t sample = first_row + i, z = label(sample);
     row_record<T> r;
-    const bool labelled = !targets.is_soft && z != options.ignore_label && !is_bad(z);
+    const bool labelled = !targets.is_soft() && z != options.ignore_label && !is_bad(z);
     if (labelled) {
       const T weight = options.class_weight != nullptr ? options.class_weight[z] : T(1);
       r.coefficients = label_coefficients<T>(sample_weight(sample), weight, b.state->class_weight_sum,
@@ -277,9 +283,9 @@ struct device_rows {
     const std::int64_t local = local_class(shape, z);
     const bool here = labelled && local >= 0;
     if (!here) r.target.logit = -numeric<T>::infinity;
-    const bool counts = targets.is_given ? needs_features(group, i, here) : labelled || targets.is_soft;
+    const bool counts = targets.is_given() ? needs_features(group, i, here) : labelled || targets.is_soft();
     take(group, i, counts, here ? local : -1, r);
-    if (targets.is_given)
+    if (targets.is_given())
       weigh_given(i, here ? local : -1, r);
     else if (counts)
       choose_frame(group, i, here ? local : -1, r);
@@ -297,16 +303,6 @@ struct device_rows {
     }
     keep(group, i, r);
   }
-  // Score, of a row's products in the tile: what is shared is left out unless one of its classes is near. Where the products
-  // may be trusted either way, it is.
-  template <class Group, class Row>
-  LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_constants<T>& c,
-                               row_frame<T> frame) const {
-    frame.omit_shared();
-    if (frame.shared() > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
-      frame.omit_unless_near(frame.shared() + least_beyond(group, row, c, frame.half_norm));
-    return frame;
-  }
 
   // Adds the classes of the tile to the row's evidence.
   template <class Group, class Row>
@@ -316,7 +312,7 @@ struct device_rows {
     T top = finish_logits(group, row, c, r.frame, target, larger(r.evidence.others.max, r.target.logit),
                           direct(i, r.frame));
     row_evidence<T> e;
-    if (targets.is_soft) {
+    if (targets.is_soft()) {
       if (wishes.find_best) note_best(group, i, row, top, r);
       const soft_row<T> q = soft(i);
       top = add_soft_margin(group, row, c, r.frame, q, r.evidence.others.max, direct(i, r.frame));
@@ -347,19 +343,19 @@ struct device_rows {
     const T* const state = read_state == nullptr ? nullptr : read_state + 2 * (first_row + i);
     const log_parts<T> others =
         state == nullptr ? log_parts<T>(r.evidence.others) : row_record<T>::read_state(shape, state);
-    if (!targets.is_soft)
+    if (!targets.is_soft())
       r.total = r.coefficients.total();
     else if (state == nullptr)
       r.total = r.evidence.coefficient;
     else
-      r.total = is_shard(shape) ? state[0] : total_of_targets(group, i);
-    if (state != nullptr && is_shard(shape) && !targets.is_soft) r.target.logit = state[0];
+      r.total = is_shard(shape) ? state[0] : sum_of_coefficients(group, shape.classes, soft_from(i, 0));
+    if (state != nullptr && is_shard(shape) && !targets.is_soft()) r.target.logit = state[0];
     const rest_terms<T> terms(rest(others, r.target.logit));
     r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
     if (wishes.report) write_losses(group, i, others, terms, r);
     if (b.counts[i] == 0) return;
     r.upstream = incoming(i) / b.state->divisor;
-    if (targets.is_soft) r.upstream *= sample_weight(first_row + i);
+    if (targets.is_soft()) r.upstream *= sample_weight(first_row + i);
     if (b.target[i] < 0) return;
     r.weigh_target(r.coefficients.miss(terms.target_miss()), b.state->alpha,
                    options.lambda * r.coefficients.likelihood);
@@ -373,7 +369,7 @@ struct device_rows {
     const class_constants<T> c = constants();
     const std::int64_t target = local_target(i);
     const T known = r.log_evidence.anchor, none = -numeric<T>::infinity;
-    if (targets.is_given) {
+    if (targets.is_given()) {
       const T* const g = slope(i) + first_class;
       if (needs_logits) {
         finish_logits(group, row, c, r.frame, -1, none, direct(i, r.frame));
@@ -383,7 +379,7 @@ struct device_rows {
       }
       return finish_given_weights(group, row, c, r.frame, g, -r.upstream, target, sums, round);
     }
-    if (targets.is_soft) {
+    if (targets.is_soft()) {
       const soft_row<T> q = soft(i);
       if (!finished) {
         finish_logits(group, row, c, r.frame, -1, known, direct(i, r.frame));
@@ -421,11 +417,8 @@ struct device_rows {
     const std::int64_t z = r.class_of_terms(b.target[i]);
     const class_parameters<T> c = parameters_of(z < 0 ? 0 : z);
     const T scale = diagonal() || c.log_variance == nullptr ? T(1) : inverse_variance(*c.log_variance);
-    const weight_kind kind = targets.is_given  ? weight_kind::given
-                             : targets.is_soft ? weight_kind::soft
-                                               : weight_kind::labels;
     const feature_terms<T> terms =
-        terms_of(shape, r, weights, kind, local_target(i) >= 0, scale, b.state->base_scale);
+        terms_of(shape, r, weights, targets.kind, local_target(i) >= 0, scale, b.state->base_scale);
     begin_feature_gradient(group, shape.dims, features(i), centred(i), terms, c, origin, first_class > 0,
                            feature_sum(i));
   }
@@ -473,49 +466,6 @@ struct device_rows {
     });
   }
 
-  // Score: the nearest class, before the products of the row become logits. scratch [class_count].
-  template <class Group, class Row>
-  LGM_HD void gather_nearest(const Group& group, std::int64_t i, const Row& row, const class_constants<T>& c,
-                             const row_frame<T>& frame, T* scratch, row_record<T>& r) const {
-    r.nearest.take_nearer(nearest_of(group, row, c, frame, first_class, direct(i, frame), scratch));
-  }
-  template <class Group>
-  LGM_HD void write_scores(const Group& group, std::int64_t i, const row_record<T>& r) const {
-    const std::int64_t at = first_row + i;
-    std::int64_t k = r.evidence.best;
-    const T none = numeric<T>::not_a_number,
-            fault = r.frame.half_norm * T(0);  // not a number where a feature is none
-    T posterior = none, distance = none, density = none, nearest = none;
-    const T log_abs_det = mixture.log_abs_det != nullptr ? *mixture.log_abs_det : T(0);
-    const auto squared = [&](std::int64_t c) {
-      return squared_distance(group, shape.dims, features(i), parameters_of(c));
-    };
-    const bool overflows = k < 0 && wishes.find_best && shape.classes > 0;
-    if (overflows) k = nearest_scaled(group, shape, mixture, features(i));
-    if (k >= 0) {
-      posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
-      if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || wishes.nearest_is_best)
-        distance = fault + squared(k);
-      density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, parameters_of(k)), shape.dims,
-                            log_abs_det);
-    }
-    if (wishes.nearest_is_best) {
-      if (shape.classes > 0) nearest = distance;
-    } else if (scores.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
-      nearest = fault + squared(r.nearest.index);
-    }
-    group.once([&] {
-      if (scores.predicted != nullptr) scores.predicted[at] = k < 0 ? k : shape.class_begin + k;
-      if (scores.posterior != nullptr) scores.posterior[at] = posterior;
-      if (scores.log_density != nullptr) scores.log_density[at] = density;
-      if (scores.log_mixture != nullptr)
-        scores.log_mixture[at] = log_mixture(r.frame.complete(r.evidence.others.value()),
-                                             b.state->log_prior_sum, shape.dims, log_abs_det);
-      if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
-      if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
-    });
-  }
-
   template <class Group>
   LGM_HD void keep(const Group& group, std::int64_t i, const row_record<T>& r) const {
     group.once([&] { b.record[i] = r; });
@@ -544,20 +494,16 @@ struct device_rows {
                      [&](std::int64_t j) { b.samples.keep(out.first + j, T(0)); });
       return;
     }
-    T half_norm = b.offset != nullptr
-                      ? centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out)
-                  : origin != nullptr
-                      ? T(0.5) * squared_norm(group, shape.dims, centred_features<T>{features(i), origin})
-                      : T(0.5) * squared_norm(group, shape.dims, features(i));
-    const T fault = half_norm <= -numeric<T>::lowest ? T(0) : not_finite(group, shape.dims, features(i));
-    half_norm = diagonal() ? fault : half_norm + fault;
-    r.frame = row_frame<T>(half_norm, b.state->base_scale);
+    const T half_norm =
+        b.offset != nullptr ? centre_row(group, shape.dims, features(i), static_cast<const T*>(b.offset), out)
+        : origin != nullptr
+            ? T(0.5) * squared_norm(group, shape.dims, centred_features<T>{features(i), origin})
+            : T(0.5) * squared_norm(group, shape.dims, features(i));
+    const T fault = r.begin_frame(group, shape, features(i), half_norm, b.state->base_scale);
     if (target < 0) return;
-    r.target =
-        target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha);
-    r.target.distance += fault;
-    r.target.logit += fault;
-    r.target.logit_without_margin += fault;
+    r.take_target(
+        target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha),
+        fault);
   }
   // What the row's logits leave out. Of a whole mixture the target's class decides, or the class with the largest target, so
   // that backward does as forward did; shards all leave out the same.
@@ -566,7 +512,7 @@ struct device_rows {
     r.frame = r.frame.bounded();
     r.frame.omit_shared();
     const bool whole = !is_shard(shape) && shape.classes > 0;
-    if (targets.is_soft) {
+    if (targets.is_soft()) {
       if (!whole) return;
       r.deciding = largest_target(group, soft_from(i, 0).target, shape.classes).index;
       r.frame.omit_unless_near(T(0.5) *
@@ -577,13 +523,6 @@ struct device_rows {
     if (whole) r.frame.omit_unless_near(r.target.distance);
     omit_from(group, shape.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha,
               r.frame, origin, b.state->base_scale, r.target);
-  }
-  // The sum of c_k of soft targets over all classes, less the sample's weight.
-  template <class Group>
-  LGM_HD T total_of_targets(const Group& group, std::int64_t i) const {
-    const soft_row<T> q = soft_from(i, 0);
-    return group.reduce(
-        shape.classes, T(0), [&](std::int64_t k) { return q.coefficient(k); }, plus{});
   }
   // The class of the first `classes` with the largest of targets q, the lowest on ties.
   struct found_class {
@@ -632,7 +571,7 @@ struct device_rows {
     const bool counts = b.counts[i] != 0;
     T classification = 0, likelihood = 0, total = 0;
     if (counts) {
-      if (targets.is_soft) {
+      if (targets.is_soft()) {
         classification = sample_weight(at) * r.evidence.excess_under(r.log_evidence);
         likelihood = sample_weight(at) * r.likelihood;
       } else {
@@ -661,7 +600,7 @@ struct device_rows {
       if (result.row_state != nullptr) {
         T* const state = result.row_state + 2 * at;
         state[0] = state[1] = -numeric<T>::infinity;
-        if (counts) r.write_state(shape, targets.is_soft, others, state);
+        if (counts) r.write_state(shape, targets.is_soft(), others, state);
       }
       if (result.log_evidence != nullptr)
         result.log_evidence[at] = counts ? r.frame.complete(r.log_evidence.value()) : T(0);
@@ -676,12 +615,12 @@ struct device_rows {
       return logit(log_prior(k) - half_log_det(group, shape.dims, parameters_of(k)),
                    distance(group, i, k, r.frame), T(1));
     };
-    const std::int64_t z = targets.is_soft ? r.wanted.index : b.target[i];
-    const std::int64_t k = targets.is_soft ? r.best.index : r.evidence.best;
+    const std::int64_t z = targets.is_soft() ? r.wanted.index : b.target[i];
+    const std::int64_t k = targets.is_soft() ? r.best.index : r.evidence.best;
     if (z < 0) return false;
     if (z == k) return true;
-    const T target = targets.is_soft ? exact(z) : r.target.logit_without_margin;
-    T best = targets.is_soft ? r.best.value : r.evidence.others.max;
+    const T target = targets.is_soft() ? exact(z) : r.target.logit_without_margin;
+    T best = targets.is_soft() ? r.best.value : r.evidence.others.max;
     if (k >= 0 && std::fabs(target - best) <= T(1e-3) * (T(1) + std::fabs(best))) best = exact(k);
     return target > best || (target == best && (k < 0 || z < k));
   }

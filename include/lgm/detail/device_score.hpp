@@ -44,6 +44,49 @@ struct logits_kernel {
   }
 };
 
+// The scores of row i of the tile, once all classes are in.
+template <class Group, class T>
+LGM_HD void write_scores(const Group& group, const device_rows<T>& t, std::int64_t i,
+                         const row_record<T>& r) {
+  const lgm::shape& shape = t.shape;
+  const lgm::mixture<T>& mixture = t.mixture;
+  const score_result<T>& scores = t.scores;
+  const row_wishes& wishes = t.wishes;
+  const std::int64_t at = t.first_row + i;
+  std::int64_t k = r.evidence.best;
+  const T none = numeric<T>::not_a_number,
+          fault = r.frame.half_norm * T(0);  // not a number where a feature is none
+  T posterior = none, distance = none, density = none, nearest = none;
+  const T log_abs_det = mixture.log_abs_det != nullptr ? *mixture.log_abs_det : T(0);
+  const auto squared = [&](std::int64_t c) {
+    return squared_distance(group, shape.dims, t.features(i), t.parameters_of(c));
+  };
+  const bool overflows = k < 0 && wishes.find_best && shape.classes > 0;
+  if (overflows) k = nearest_scaled(group, shape, mixture, t.features(i));
+  if (k >= 0) {
+    posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
+    if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || wishes.nearest_is_best)
+      distance = fault + squared(k);
+    density = log_density(T(0.5) * distance, half_log_det(group, shape.dims, t.parameters_of(k)), shape.dims,
+                          log_abs_det);
+  }
+  if (wishes.nearest_is_best) {
+    if (shape.classes > 0) nearest = distance;
+  } else if (scores.nearest_squared_mahalanobis != nullptr && r.nearest.index >= 0) {
+    nearest = fault + squared(r.nearest.index);
+  }
+  group.once([&] {
+    if (scores.predicted != nullptr) scores.predicted[at] = k < 0 ? k : shape.class_begin + k;
+    if (scores.posterior != nullptr) scores.posterior[at] = posterior;
+    if (scores.log_density != nullptr) scores.log_density[at] = density;
+    if (scores.log_mixture != nullptr)
+      scores.log_mixture[at] = log_mixture(r.frame.complete(r.evidence.others.value()),
+                                           t.b.state->log_prior_sum, shape.dims, log_abs_det);
+    if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
+    if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
+  });
+}
+
 // A part of the tile's rows, one after the other, or a range of their classes: what the classes of the tile say of them, and
 // with the last the scores.
 template <class T>
@@ -59,18 +102,19 @@ struct score_kernel {
       row_record<T> r = t.split_record_of(i, split);
       auto row = group.hold(own.tile_row(i), own.class_count);
       const class_constants<T> c = own.constants();
-      const row_frame<T> frame = own.frame_of(group, row, c, r.frame);
+      const row_frame<T> frame = frame_of(group, row, c, r.frame);
+      const auto direct = own.direct(i, frame);
       // The sums by class are not in use: they serve as scratch.
       if (t.wishes.nearest)
-        own.gather_nearest(group, i, row, c, frame, t.b.class_sum + part * t.class_count + own.begin_in(t),
-                           r);
+        r.nearest.take_nearer(nearest_of(group, row, c, frame, own.first_class, direct,
+                                         t.b.class_sum + part * t.class_count + own.begin_in(t)));
       if (gather) {
-        const T top = finish_logits(group, row, c, frame, std::int64_t(-1), r.best_so_far(frame.omitted),
-                                    own.direct(i, frame));
+        const T top =
+            finish_logits(group, row, c, frame, std::int64_t(-1), r.best_so_far(frame.omitted), direct);
         r.add(evidence_of(group, row, top, own.first_class, t.wishes.find_best), frame.omitted);
       }
       if (last && t.splits == 1)
-        t.write_scores(group, i, r);
+        write_scores(group, t, i, r);
       else
         t.keep_split(group, i, split, r);
     }
@@ -85,7 +129,7 @@ struct merged_score_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r = t.b.record[i];
     t.merge_splits(i, r);
-    t.write_scores(group, i, r);
+    write_scores(group, t, i, r);
   }
 };
 

@@ -26,8 +26,7 @@ struct small_rows_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t part) const {
     const std::int64_t classes = t.class_count, dims = t.shape.dims;
     device_rows<T> own = t;
-    own.targets.is_soft = own.targets.is_given =
-        false;  // as they are: so that the compiler drops what is for others
+    own.targets.kind = weight_kind::labels;  // as it is: so that the compiler drops what is for others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
     own.origin = t.mixture.origin;

@@ -280,9 +280,10 @@ class device_tiles {
   // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
   // zero lose nothing in the products, and 0 on a shard whose row states are to be relative to what all shards know.
   void centre() {
-    if (t.mixture.origin != nullptr) t.b.offset = const_cast<T*>(t.mixture.origin);  // which is read alone
+    const bool given = t.mixture.origin != nullptr;
+    if (given) t.b.offset = const_cast<T*>(t.mixture.origin);  // which is read alone
     t.origin = t.b.offset;
-    if (t.mixture.origin != nullptr) return;
+    if (given) return;
     if (t.shape.covariance == covariance::identity && t.shares_states) {
       launch_rows(device_, t.shape.dims, std::int64_t(1),
                   zero_kernel<T>{t.shape.dims, t.shape.dims, t.b.offset});

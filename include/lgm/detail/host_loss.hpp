@@ -8,6 +8,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/host_tiles.hpp>
 #include <lgm/row.hpp>
+#include <lgm/soft_row.hpp>
 #include <lgm/types.hpp>
 #include <limits>
 #include <numeric>
@@ -273,19 +274,14 @@ class host_loss {
     else if (state == nullptr)
       r.total = r.evidence.coefficient;
     else
-      r.total = is_shard(t_.shape) ? state[0] : total_of_targets(i);
+      r.total = is_shard(t_.shape)
+                    ? state[0]
+                    : sum_of_coefficients(group_type{}, t_.shape.classes, soft(i, -t_.first_class));
     if (state != nullptr && is_shard(t_.shape) && !is_soft) r.target.logit = state[0];
     const rest_terms<T> terms(rest(others, r.target.logit));
     r.log_evidence = log_evidence<T>(r.target.logit, others, terms);
     if (report_) write_losses(i, others, terms);
     weigh(i, terms);
-  }
-
-  // The sum of c_k of soft targets over all classes, less the sample's weight.
-  T total_of_targets(std::int64_t i) const {
-    const soft_row<T> q = soft(i, -t_.first_class);
-    return group_type{}.reduce(
-        t_.shape.classes, T(0), [&](auto k) { return q.coefficient(k); }, plus{});
   }
 
   // Losses of row i.

@@ -64,8 +64,7 @@ class host_score {
       t_.for_class_tiles([&] {
         t_.make_products();
         t_.for_rows([&](std::int64_t i, std::int64_t part) {
-          if (nearest) gather_nearest(i, part);
-          if (gather) gather_evidence(i);
+          gather_row(i, nearest ? b_.class_sum + part * t_.class_count : nullptr, gather);
           if (t_.is_last_class_tile()) write_scores(result, i, log_prior_sum);
         });
       });
@@ -77,35 +76,21 @@ class host_score {
  private:
   using group_type = packet_group<T>;
 
-  // Of a part of row i's products: what is shared is left out unless one of its classes is near. Where the products may be
-  // trusted either way, it is.
-  template <class Part>
-  row_frame<T> frame_of(std::int64_t i, const Part& part) const {
-    const class_constants<T>& c = part.constants;
-    row_frame<T> frame = b_.record[i].frame;
-    frame.omit_shared();
-    if (frame.shared() > T(0) && c.bound(frame.half_norm, c.max_scale, c.max_norm) > c.trusted)
-      frame.omit_unless_near(frame.shared() + least_beyond(group_type{}, part.row, c, frame.half_norm));
-    return frame;
-  }
-
-  void gather_evidence(std::int64_t i) {
+  // What the classes of the tile say of row i. nearest: scratch [classes of the tile], null where it is not asked for (the sums
+  // by class, which are not in use); evidence: whether it is.
+  void gather_row(std::int64_t i, T* nearest, bool evidence) {
     row_record<T>& r = b_.record[i];
+    const group_type group;
     t_.for_parts(i, [&](auto& part) {
-      const row_frame<T> frame = frame_of(i, part);
-      const T top = finish_logits(group_type{}, part.row, part.constants, frame, -1,
-                                  r.best_so_far(frame.omitted), t_.direct(i, part, frame));
-      r.add(evidence_of(group_type{}, part.row, top, t_.first_class + part.first, find_best_), frame.omitted);
-    });
-  }
-
-  // Before the products of row i become logits. The sums by class are not in use: they serve as scratch.
-  void gather_nearest(std::int64_t i, std::int64_t part) {
-    t_.for_parts(i, [&](const auto& classes) {
-      const row_frame<T> frame = frame_of(i, classes);
-      b_.record[i].nearest.take_nearer(
-          nearest_of(group_type{}, classes.row, classes.constants, frame, t_.first_class + classes.first,
-                     t_.direct(i, classes, frame), b_.class_sum + part * t_.class_count));
+      const std::int64_t first = t_.first_class + part.first;
+      const row_frame<T> frame = frame_of(group, part.row, part.constants, r.frame);
+      const auto direct = t_.direct(i, part, frame);
+      if (nearest != nullptr)
+        r.nearest.take_nearer(nearest_of(group, part.row, part.constants, frame, first, direct, nearest));
+      if (!evidence) return;
+      const T top =
+          finish_logits(group, part.row, part.constants, frame, -1, r.best_so_far(frame.omitted), direct);
+      r.add(evidence_of(group, part.row, top, first, find_best_), frame.omitted);
     });
   }
 

@@ -147,18 +147,13 @@ class host_tiles {
     buffers.target[i] = target;
     buffers.counts[i] = 1;
     T* const copy = buffers.centred + i * shape.dims;
-    T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
-                                     : centre_row(group, shape.dims, features(i), buffers.offset, copy);
+    const T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
+                                           : centre_row(group, shape.dims, features(i), buffers.offset, copy);
     if (operands_.is_raw() && !in_place_) std::copy_n(features(i), shape.dims, copy);
-    const T fault = half_norm <= -numeric<T>::lowest ? T(0) : not_finite(group, shape.dims, features(i));
-    half_norm = diagonal() ? fault : half_norm + fault;
-    r.frame = row_frame<T>(half_norm, buffers.constants.base_scale);
-    if (target >= 0) {
-      r.target = target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha);
-      r.target.distance += fault;
-      r.target.logit += fault;
-      r.target.logit_without_margin += fault;
-    }
+    const T fault = r.begin_frame(group, shape, features(i), half_norm, buffers.constants.base_scale);
+    if (target < 0) return;
+    r.take_target(target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha),
+                  fault);
   }
   // Its logits will leave out what all classes share. alpha: of the target's margin, where it has one.
   void omit_shared(std::int64_t i, T alpha) { omit_unless_near(i, numeric<T>::infinity, alpha); }

@@ -38,6 +38,23 @@ struct row_record {
   T weight = 0, share = 0, miss = 0, extra = 0;
   std::int64_t deciding = -1;  // soft targets of a whole mixture: the class that the frame was chosen by
 
+  // Sets the frame, which leaves nothing out, from |x'|^2 / 2. Answers 0, or not a number where a feature is none: then so are
+  // all results of the row.
+  template <class Group, class Features>
+  LGM_HD T begin_frame(const Group& group, const shape& s, const Features& features, T half_norm,
+                       T base_scale) {
+    const T fault = half_norm <= -numeric<T>::lowest ? T(0) : not_finite(group, s.dims, features);
+    frame = row_frame<T>(s.covariance == covariance::diagonal ? fault : half_norm + fault, base_scale);
+    return fault;
+  }
+  // fault: of begin_frame.
+  LGM_HD void take_target(const row_target<T>& t, T fault) {
+    target = t;
+    target.distance += fault;
+    target.logit += fault;
+    target.logit_without_margin += fault;
+  }
+
   LGM_HD void weigh_target(T target_miss, T alpha, T lambda) {
     weight = upstream * target_weight(target_miss, alpha, lambda);
     share = upstream * (target_miss + lambda);

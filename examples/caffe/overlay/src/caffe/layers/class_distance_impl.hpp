@@ -14,8 +14,8 @@
 
 #include <algorithm>
 #include <lgm/config.hpp>
+#include <lgm/distance.hpp>
 #include <lgm/group.hpp>
-#include <lgm/row.hpp>
 #include <lgm/types.hpp>
 #include <vector>
 
