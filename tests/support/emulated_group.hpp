@@ -5,7 +5,7 @@
 
 #include "support/lane_group.hpp"
 
-// Lanes released one at a time, in a chosen order, that change places at barriers only. A phase in which one
+// Lanes that run one at a time, in a chosen order, and change places at barriers only. A phase in which one
 // lane reads what another stores gives other bits in another order; an algorithm whose bits are the same in
 // every order has its stores and loads in the right phases.
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/emulated_group.hpp"
+#include "support/fibres.hpp"
 #include "support/thread_group.hpp"
 
 namespace support {
@@ -119,48 +120,48 @@ class ordered_team : public lane_team {
         state_(seed),
         turns_(static_cast<std::size_t>(lanes)),
         through_(static_cast<std::size_t>(lanes), false) {
-    for (int lane = 0; lane < lanes; ++lane) wake_.push_back(std::make_unique<wake_up>());
     std::iota(turns_.begin(), turns_.end(), 0);
     if (order == lane_order::reverse) std::reverse(turns_.begin(), turns_.end());
     shuffle();
   }
 
-  // Only one lane runs between two of its waits, so that nothing below needs a lock.
-  void start() override { release(turns_[0]); }
-  void enter(int lane) override { wait(lane); }
+  void run(const lane_function& f) {
+    fibres_.run(lanes(), turns_[0], [&](int lane) {
+      try {
+        if (!failed_) {
+          const lane_group group(*this, lane);
+          f(group, lane);
+          check(lane, last_call);
+        }
+      } catch (const lane_abandoned&) {
+      } catch (...) {
+        failed_ = true;
+        if (error_ == nullptr) error_ = std::current_exception();
+      }
+      through_[index(lane)] = true;
+      return after_the_end();
+    });
+    rethrow();
+  }
   void arrive(int lane, const group_call& call) override {
     check(lane, call);
-    pass_on();
-    wait(lane);
-  }
-  bool elect(int) override { return arrived_ == 0; }
-  void finish(int lane) override {
-    check(lane, last_call);
-    through_[index(lane)] = true;
-    if (arrived_ + 1 < lanes()) pass_on();
-  }
-  // The lanes that are left unwind one after the other.
-  void fail(int lane, std::exception_ptr error) override {
-    failed_ = true;
-    if (error != nullptr && error_ == nullptr) error_ = error;
-    through_[index(lane)] = true;
-    for (int other = 0; other < lanes(); ++other)
-      if (!through_[index(other)]) return release(other);
-  }
-
- private:
-  static std::size_t index(int lane) { return static_cast<std::size_t>(lane); }
-  void release(int lane) { wake_[index(lane)]->post(); }
-  void wait(int lane) {
-    wake_[index(lane)]->wait();
-    if (failed_) throw lane_abandoned{};
-  }
-  void pass_on() {
     if (++arrived_ == lanes()) {
       arrived_ = 0;
       shuffle();
     }
-    release(turns_[index(arrived_)]);
+    fibres_.go_on(lane, turns_[index(arrived_)]);
+    if (failed_) throw lane_abandoned{};
+  }
+  bool elect(int) override { return arrived_ == 0; }
+
+ private:
+  static std::size_t index(int lane) { return static_cast<std::size_t>(lane); }
+  // Who goes on once a lane is through. After a failure those that are left unwind one after the other.
+  int after_the_end() {
+    if (!failed_) return ++arrived_ < lanes() ? turns_[index(arrived_)] : -1;
+    for (int lane = 0; lane < lanes(); ++lane)
+      if (!through_[index(lane)]) return lane;
+    return -1;
   }
   void shuffle() {
     if (order_ != lane_order::shuffled) return;
@@ -170,13 +171,14 @@ class ordered_team : public lane_team {
     }
   }
 
+  static thread_local fibres fibres_;
   const lane_order order_;
   std::uint64_t state_;
   std::vector<int> turns_;
   std::vector<bool> through_;
-  std::vector<std::unique_ptr<wake_up>> wake_;
   bool failed_ = false;
 };
+thread_local fibres ordered_team::fibres_;
 
 class free_team : public lane_team {
  public:
@@ -195,15 +197,22 @@ class free_team : public lane_team {
     elected_ = phase_;
     return first;
   }
-  void finish(int lane) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    enter_barrier(lane, last_call);
-  }
-  void fail(int, std::exception_ptr error) override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    failed_ = true;
-    if (error != nullptr && error_ == nullptr) error_ = error;
-    next_phase_.notify_all();
+  void run(const lane_function& f) {
+    lane_threads::shared().run(lanes(), [&](int lane) {
+      try {
+        const lane_group group(*this, lane);
+        f(group, lane);
+        const std::lock_guard<std::mutex> lock(mutex_);
+        enter_barrier(lane, last_call);
+      } catch (const lane_abandoned&) {
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        failed_ = true;
+        if (error_ == nullptr) error_ = std::current_exception();
+        next_phase_.notify_all();
+      }
+    });
+    rethrow();
   }
 
  private:
@@ -226,31 +235,8 @@ class free_team : public lane_team {
 
 }  // namespace
 
-void run_lanes(lane_team& team, const lane_function& f) {
-  team.start();
-  lane_threads::shared().run(team.lanes(), [&](int lane) {
-    try {
-      team.enter(lane);
-      const lane_group group(team, lane);
-      f(group, lane);
-      team.finish(lane);
-    } catch (const lane_abandoned&) {
-      team.fail(lane, nullptr);
-    } catch (...) {
-      team.fail(lane, std::current_exception());
-    }
-  });
-  team.rethrow();
-}
+void emulated_group::run(const lane_function& f) const { ordered_team(lane_count, order, seed, rows).run(f); }
 
-void emulated_group::run(const lane_function& f) const {
-  ordered_team team(lane_count, order, seed, rows);
-  run_lanes(team, f);
-}
-
-void thread_group::run(const lane_function& f) const {
-  free_team team(lane_count, rows);
-  run_lanes(team, f);
-}
+void thread_group::run(const lane_function& f) const { free_team(lane_count, rows).run(f); }
 
 }  // namespace support

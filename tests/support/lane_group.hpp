@@ -13,8 +13,8 @@
 #include <vector>
 
 // A group of many lanes, as a graphics processor has them, on the host: the whole algorithm runs once per
-// lane, on a thread of its own, and all that the lanes share is memory. What the lanes' barrier does is the
-// team's business: emulated_group.hpp releases them one at a time, thread_group.hpp all at once.
+// lane, on a stack of its own, and all that the lanes share is memory. What the lanes' barrier does is the
+// team's business: emulated_group.hpp lets one of them run at a time, thread_group.hpp all at once, each on a thread.
 //
 // Which lane has an element: index i of for_each(n) and reduce(n) belongs to lane i % lanes. A held row is
 // taken in vectors of 16 bytes, and its vector v belongs to lane v % lanes. The two differ on purpose: an
@@ -60,12 +60,8 @@ class lane_team {
     if (error_) std::rethrow_exception(error_);
   }
 
-  virtual void start() {}                                // before any lane runs
-  virtual void enter(int) {}                             // first thing in a lane
   virtual void arrive(int lane, const group_call&) = 0;  // the barrier
   virtual bool elect(int lane) = 0;                      // true in one lane of a phase
-  virtual void finish(int lane) = 0;                     // last thing in a lane; does not wait
-  virtual void fail(int lane, std::exception_ptr) = 0;   // instead of finish; null: abandoned
 
   static constexpr std::size_t slot_bytes = 64;
 
@@ -245,11 +241,8 @@ class lane_group {
   mutable int buffer_ = 0;
 };
 
-// What a team runs: an algorithm with its group and the lane's number.
+// What a team runs: an algorithm with its group and the lane's number, once per lane. A run throws what a lane threw first.
 using lane_function = std::function<void(const lane_group&, int lane)>;
-
-// f(group, lane) once per lane; throws what a lane threw first.
-void run_lanes(lane_team& team, const lane_function& f);
 
 // Groups that need no team, for tests that take either.
 template <class Group>
