@@ -23,6 +23,7 @@ void check_limits(const launch_shape& s, int lanes, std::int64_t tasks) {
   CHECK(s.threads <= 1024);
   CHECK(s.threads % 32 == 0);
   CHECK(s.threads == s.groups * lanes);
+  if (lanes > 32) CHECK(s.groups == 1);
   // As many groups as tasks where the grid has room, and no block without a task.
   CHECK((s.blocks - 1) * s.groups < tasks);
   if (s.blocks < launch_shape::most_blocks) CHECK(tasks <= s.blocks * s.groups);

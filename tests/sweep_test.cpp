@@ -78,7 +78,11 @@ void check_case(std::uint64_t seed) {
   context.threads = static_cast<int>(1 + random.below(3));
   context.tile_bytes = random.pick(std::initializer_list<std::size_t>{1, 1 << 12, 1 << 14, 1 << 16, 1 << 26});
   const bool batch_invariant = random.chance(0.8);
-  if constexpr (!suite_is_device) context.batch_invariant = batch_invariant;
+  // Of the host alone.
+  const auto choose = [](auto& c, [[maybe_unused]] bool invariant) {
+    if constexpr (!suite_is_device) c.batch_invariant = invariant;
+  };
+  choose(context, batch_invariant);
   const std::size_t offset = static_cast<std::size_t>(random.below(16));
   INFO("samples ", shape.samples, " classes ", shape.classes, " dims ", shape.dims, " ",
        name_of(shape.covariance), " ", name_of(options.reduction), " threads ", context.threads, " tile ",

@@ -38,7 +38,8 @@ class fibres {
     int number = -1;
   };
 
-  static void enter(unsigned high, unsigned low);
+  static void enter();
+  static thread_local fibre* begins_;
   void serve(fibre& own);
   void add_one();
   void change(fibre& from, fibre& to);

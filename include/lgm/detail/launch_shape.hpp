@@ -6,7 +6,7 @@
 
 namespace lgm::detail {
 
-// How tasks become a grid: narrow groups share a block of 128 threads, wide ones have one each. Whatever is beyond the
+// How tasks become a grid: groups within a warp share a block of 128 threads, wider ones have one each. Whatever is beyond the
 // grid's limit is done by groups that take several tasks in turn.
 struct launch_shape {
   std::int64_t blocks;
@@ -16,7 +16,8 @@ struct launch_shape {
   static constexpr std::int64_t most_blocks = (std::int64_t(1) << 31) - 1;
   static constexpr int shared_block = 128;
 
-  LGM_HD static constexpr int threads_of(int lanes) { return lanes > shared_block ? lanes : shared_block; }
+  // A group of more than a warp is a whole block, whose barrier it uses.
+  LGM_HD static constexpr int threads_of(int lanes) { return lanes > 32 ? lanes : shared_block; }
   LGM_HD static constexpr int groups_of(int lanes) { return threads_of(lanes) / lanes; }
 
   static constexpr launch_shape make(int lanes, std::int64_t tasks) {
