@@ -155,12 +155,12 @@ TEST_CASE("misuse is reported") {
   cuda_fibres device(lane_order::shuffled);
   const auto refused = [&](unsigned threads, const std::function<void(unsigned)>& kernel) {
     CHECK_THROWS_AS(device.launch(2, threads, [&] { kernel(threadIdx.x); }), cuda_misuse);
-    unsigned ran = 0;
+    std::vector<int> ran(2 * threads);
     device.launch(2, threads, [&] {
       __syncthreads();
-      ++ran;
+      ++ran[blockIdx.x * threads + threadIdx.x];
     });
-    CHECK(ran == 2 * threads);
+    CHECK(ran == std::vector<int>(2 * threads, 1));
   };
   // A barrier that a part of the block reaches, because others have ended or are elsewhere.
   refused(64, [](unsigned t) {
@@ -198,3 +198,62 @@ TEST_CASE("misuse is reported") {
                                      }),
                        "thread 33", std::runtime_error);
 }
+
+#ifdef LGM_TEST_RACES
+TEST_CASE("races are reported whatever the order of the threads") {
+  std::vector<float> values(256), more(256);
+  float sum = 0;
+  for (const auto order : orders) {
+    CAPTURE(support::to_string(order));
+    cuda_fibres device(order);
+    const auto races = [&](unsigned blocks, unsigned threads, const std::function<void(unsigned)>& kernel) {
+      try {
+        device.launch(blocks, threads, [&] { kernel(threadIdx.x); });
+      } catch (const cuda_misuse&) {
+        return true;
+      }
+      return false;
+    };
+    // What another stores is loaded, with a barrier and without.
+    CHECK(!races(1, 64, [&](unsigned t) {
+      values[t] = 1;
+      __syncthreads();
+      more[t] = values[63 - t];
+    }));
+    CHECK(races(1, 64, [&](unsigned t) {
+      values[t] = 1;
+      more[t] = values[63 - t];
+    }));
+    CHECK(races(1, 64, [&](unsigned t) {
+      values[t] = 1;
+      __syncwarp();
+      more[t] = values[63 - t];
+    }));
+    CHECK(!races(1, 64, [&](unsigned t) {
+      values[t] = 1;
+      __syncwarp();
+      more[t] = values[t ^ 31];
+    }));
+    // A shuffle orders no memory.
+    CHECK(races(1, 32, [&](unsigned t) {
+      values[t] = 1;
+      __shfl_xor_sync(0xffffffffu, t, 1);
+      more[t] = values[t ^ 1];
+    }));
+    // Loads before a store, and stores alone.
+    CHECK(races(1, 32, [&](unsigned t) {
+      more[t] = values[0];
+      if (t == 7) values[0] = 2;
+    }));
+    CHECK(races(1, 32, [&](unsigned t) {
+      if (t == 3 || t == 9) sum = 1;
+    }));
+    CHECK(!races(1, 32, [&](unsigned t) { more[t] = values[0]; }));
+    // Blocks are never ordered.
+    CHECK(races(2, 32, [&](unsigned t) {
+      if (t == 0) sum = 1;
+    }));
+    CHECK(!races(2, 32, [&](unsigned t) { values[blockIdx.x * 32 + t] = sum; }));
+  }
+}
+#endif

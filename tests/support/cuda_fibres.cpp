@@ -5,11 +5,19 @@
 #include <exception>
 #include <functional>
 
+extern "C" char data_start, end;  // the linker's: end(3)
+
 namespace support {
 
 namespace {
 
 thread_local cuda_fibres* of_this_thread = nullptr;
+
+// The program's variables, of which those that device code has are a block's own.
+bool is_variable(std::uintptr_t address) {
+  return address >= reinterpret_cast<std::uintptr_t>(&data_start) &&
+         address < reinterpret_cast<std::uintptr_t>(&end);
+}
 
 }  // namespace
 
@@ -30,6 +38,7 @@ void cuda_fibres::launch(unsigned blocks, unsigned threads, const std::function<
   for (block_ = 0; block_ < blocks && error_ == nullptr; ++block_) run_block(kernel);
   of_this_thread = nullptr;
   if (error_ != nullptr) std::rethrow_exception(error_);
+  if (!watch_.race().empty()) throw cuda_misuse(watch_.race());
 }
 
 void cuda_fibres::run_block(const std::function<void()>& kernel) {
@@ -41,6 +50,7 @@ void cuda_fibres::run_block(const std::function<void()>& kernel) {
     failed_ = true;
     if (error_ == nullptr) error_ = error;
   };
+  watch_.begin_block(block_ == 0, block_, count);
   current_ = order_ == lane_order::reverse ? count - 1 : 0;
   fibres_.run(count, current_, [&](int thread) {
     current_ = thread;
@@ -65,6 +75,12 @@ void cuda_fibres::run_block(const std::function<void()>& kernel) {
   });
 }
 
+void cuda_fibres::touch(std::uintptr_t address, std::size_t bytes, bool store) {
+  cuda_fibres* const own = of_this_thread;
+  if (own == nullptr || fibres_.is_in_stack(own->current_, address)) return;
+  own->watch_.touch(own->current_, address, bytes, store, is_variable(address));
+}
+
 void cuda_fibres::sync_threads() {
   thread_state& own = state(current_);
   if (++at_barrier_ < static_cast<int>(states_.size())) {
@@ -72,6 +88,7 @@ void cuda_fibres::sync_threads() {
   } else {
     for (thread_state& s : states_) s.waits = call::none;
     at_barrier_ = 0;
+    watch_.all_met();
   }
   give_way();
 }
@@ -106,6 +123,7 @@ void cuda_fibres::meet_warp(call which, unsigned mask, std::uint64_t value, unsi
       throw cuda_misuse("the lanes of a mask disagree");
   }
   if (all) {
+    if (which == call::sync_warp) watch_.met(first, mask);
     std::uint64_t values[warp] = {};
     for (int n = 0; n < warp; ++n) {
       if (!in_mask(static_cast<unsigned>(n))) continue;

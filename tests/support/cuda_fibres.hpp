@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -10,12 +11,14 @@
 
 #include "support/emulated_group.hpp"
 #include "support/fibres.hpp"
+#include "support/race_watch.hpp"
 
 // The device code itself on the host: support/cuda_fibres/cuda_runtime.h gives the host's compiler what block_group.cuh and
 // run_tasks.cuh use of CUDA's language, and here are the threads. Each is a fibre, which another follows at barriers and
 // shuffles only, so that a result that depends on their order shows. What CUDA leaves undefined is an exception.
 //
-// What this cannot show: races of one order's threads within a phase, and how a warp's lanes order their memory.
+// Loads and stores are seen where a file is compiled with -fsanitize=thread and linked with support/race_hooks.cpp in place of
+// the sanitizer's own functions: race_watch.hpp says what is a race.
 
 namespace support {
 
@@ -36,8 +39,8 @@ class cuda_fibres {
       : order_(order), state_(seed) {}
   cuda_fibres(const cuda_fibres&) = delete;
 
-  // kernel() by each of `threads` of each of `blocks`, one block after the other. Throws what a thread threw first. Kernels
-  // launch none.
+  // kernel() by each of `threads` of each of `blocks`, one block after the other. Throws what a thread threw first, and else
+  // what the first race is. Kernels launch none.
   void launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
 
   // ---- for the thread that runs ----
@@ -47,6 +50,9 @@ class cuda_fibres {
   cuda_index block() const { return {block_}; }
   cuda_index threads() const { return {static_cast<unsigned>(states_.size())}; }
   cuda_index blocks() const { return {blocks_}; }
+
+  // Memory is loaded, or stored. Without a launch under way nothing is done.
+  static void touch(std::uintptr_t address, std::size_t bytes, bool store);
 
   void sync_threads();
   void sync_warp(unsigned mask);
@@ -89,6 +95,7 @@ class cuda_fibres {
   std::vector<thread_state> states_;
   bool failed_ = false;
   std::exception_ptr error_;
+  race_watch watch_;
   static thread_local fibres fibres_;
 };
 

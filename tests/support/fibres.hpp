@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -25,6 +26,12 @@ class fibres {
 
   // Within work(from): `to` begins or goes on; returns when another lets `from` go on.
   void go_on(int from, int to);
+
+  // Whether the address is in the stack of work(n).
+  bool is_in_stack(int n, std::uintptr_t address) const {
+    const auto& of = *all_[static_cast<std::size_t>(n)];
+    return address - reinterpret_cast<std::uintptr_t>(of.stack) < of.size;
+  }
 
  private:
   // A stack, and where what runs on it has stopped. The sanitizers are told of every change.
