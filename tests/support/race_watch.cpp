@@ -15,7 +15,7 @@ void race_watch::begin_block(bool first, unsigned block, int threads) {
   }
   block_ = block;
   threads_ = threads;
-  clocks_.assign(static_cast<std::size_t>(threads) * static_cast<std::size_t>(threads), 0);
+  clocks_.assign(index(threads) * index(threads), 0);
   for (int t = 0; t < threads; ++t) seen(t, t) = 1;
 }
 
@@ -58,8 +58,8 @@ void race_watch::touch_cell(int thread, std::uintptr_t at, unsigned bytes, bool 
     c.block = block_;
     c.stored = c.loaded = 0;
     c.stores.fill({});
-    c.loads.assign(static_cast<std::size_t>(threads_), 0);
-    c.bytes.assign(static_cast<std::size_t>(threads_), 0);
+    c.loads.assign(index(threads_), 0);
+    c.bytes.assign(index(threads_), 0);
   }
   if (((c.stored_before | (store ? c.loaded_before : 0)) & bytes) != 0) report(thread, -1, at * 8, store);
   (store ? c.stored : c.loaded) |= bytes;
@@ -72,7 +72,7 @@ void race_watch::touch_cell(int thread, std::uintptr_t at, unsigned bytes, bool 
     if (is_race(c.stores[n].thread, c.stores[n].time)) report(thread, c.stores[n].thread, at * 8 + n, store);
     if (store) c.stores[n] = {thread, seen(thread, thread)};
   }
-  const std::size_t own = static_cast<std::size_t>(thread);
+  const std::size_t own = index(thread);
   if (!store) {
     if (c.loads[own] != seen(thread, thread)) c.bytes[own] = 0;
     c.loads[own] = seen(thread, thread);
@@ -80,7 +80,7 @@ void race_watch::touch_cell(int thread, std::uintptr_t at, unsigned bytes, bool 
     return;
   }
   for (int other = 0; other < threads_; ++other) {
-    const std::size_t o = static_cast<std::size_t>(other);
+    const std::size_t o = index(other);
     if ((c.bytes[o] & bytes) != 0 && is_race(other, c.loads[o])) report(thread, other, at * 8, store);
   }
 }

@@ -44,7 +44,8 @@ class race_watch {
     std::vector<std::uint8_t> bytes;   // [threads], which of the 8
   };
 
-  std::uint32_t& seen(int by, int of) { return clocks_[static_cast<std::size_t>(by * threads_ + of)]; }
+  std::uint32_t& seen(int by, int of) { return clocks_[index(by) * index(threads_) + index(of)]; }
+  static std::size_t index(int n) { return static_cast<std::size_t>(n); }
   void touch_cell(int thread, std::uintptr_t at, unsigned bytes, bool store, bool shared);
   void report(int thread, int other, std::uintptr_t at, bool store);
 
