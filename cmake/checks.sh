@@ -69,7 +69,9 @@ check_processors() {
     -I examples/trainer -isystem "$eigen" tests/two_units_test/serial_unit.cpp bench/forward.cpp examples/trainer/heads.cpp
 }
 
-build_preset() { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; }
+# build_preset PRESET [what else to say to the configuration...]
+build_preset() { cmake --preset "$@" && cmake --build --preset "$1" -j "$jobs"; }
+build_and_test() { build_preset "$@" && ctest --preset "$1" -j "$jobs"; }
 
 check_cuda() {
   local compiler
@@ -78,9 +80,7 @@ check_cuda() {
     return
   }
   # Without optimization of what is for the host, and is checked elsewhere: nvcc's -O says nothing of device code.
-  export CUDACXX=$compiler
-  cmake --preset cuda -DCMAKE_CXX_FLAGS_RELEASE='-O0 -DNDEBUG' -DCMAKE_CUDA_FLAGS_RELEASE='-O0 -DNDEBUG' &&
-    cmake --build --preset cuda -j "$jobs" && ctest --preset cuda -j "$jobs"
+  CUDACXX=$compiler build_and_test cuda -DCMAKE_CXX_FLAGS_RELEASE='-O0 -DNDEBUG' -DCMAKE_CUDA_FLAGS_RELEASE='-O0 -DNDEBUG'
 }
 
 check_eigen5() {
@@ -88,7 +88,7 @@ check_eigen5() {
     missing LGM_REQUIRE_EIGEN5 "Eigen 5 could not be downloaded"
     return
   }
-  build_preset eigen5 && ctest --preset eigen5 -j "$jobs"
+  build_and_test eigen5
 }
 
 check_tsan() {

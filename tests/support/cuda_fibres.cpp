@@ -43,7 +43,7 @@ void cuda_fibres::launch(unsigned blocks, unsigned threads, const std::function<
 
 void cuda_fibres::run_block(const std::function<void()>& kernel) {
   for (thread_state& s : states_) s = {};
-  at_barrier_ = through_ = 0;
+  at_barrier_ = 0;
   failed_ = false;
   const int count = static_cast<int>(states_.size());
   const auto fail = [&](const std::exception_ptr& error) {
@@ -61,16 +61,14 @@ void cuda_fibres::run_block(const std::function<void()>& kernel) {
       fail(std::current_exception());
     }
     state(thread).through = true;
-    ++through_;
-    if (!failed_) {
-      const int other = next();
-      if (other >= 0) return other;
-      if (through_ < count)
-        fail(std::make_exception_ptr(cuda_misuse("a part of a block has ended, the others wait for it")));
+    const int other = failed_ ? -1 : next();
+    if (other >= 0) return other;
+    // Those that are left can only unwind, one after the other.
+    for (int left = 0; left < count; ++left) {
+      if (state(left).through) continue;
+      fail(std::make_exception_ptr(cuda_misuse("a part of a block has ended, the others wait for it")));
+      return left;
     }
-    // After a failure those that are left unwind one after the other.
-    for (int other = 0; other < count; ++other)
-      if (!state(other).through) return other;
     return -1;
   });
 }

@@ -91,7 +91,7 @@ class cuda_fibres {
   lane_order order_;
   std::uint64_t state_;
   unsigned block_ = 0, blocks_ = 0;
-  int current_ = 0, at_barrier_ = 0, through_ = 0;
+  int current_ = 0, at_barrier_ = 0;
   std::vector<thread_state> states_;
   bool failed_ = false;
   std::exception_ptr error_;

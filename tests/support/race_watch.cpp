@@ -65,7 +65,7 @@ void race_watch::touch_cell(int thread, std::uintptr_t at, unsigned bytes, bool 
   (store ? c.stored : c.loaded) |= bytes;
 
   const auto is_race = [&](int other, std::uint32_t time) {
-    return other >= 0 && other != thread && time > 0 && seen(thread, other) < time;
+    return other >= 0 && seen(thread, other) < time;
   };
   for (std::size_t n = 0; n < 8; ++n) {
     if ((bytes >> n & 1) == 0) continue;
