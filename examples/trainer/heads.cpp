@@ -1,13 +1,106 @@
 // SPDX-License-Identifier: MIT
 #include "heads.hpp"
 
+#include <cmath>
 #include <lgm/host.hpp>
+#include <random>
 
 // All that calls the library: its templates are most of what a trainer compiles.
 
 namespace trainer {
 
+template <class Scalar>
+softmax_head<Scalar>::softmax_head(std::int64_t classes, std::int64_t dims, std::int64_t max_samples,
+                                   std::uint64_t seed)
+    : classes_(classes), dims_(dims) {
+  const std::int64_t count = classes * dims + classes;
+  parameters_.resize(count);
+  gradient_.setZero(count);
+  logits_.resize(max_samples, classes);
+  std::mt19937_64 random(seed);
+  fill_uniform(parameters_.data(), count, 1 / std::sqrt(static_cast<double>(dims)), random);
+}
+
+template <class Scalar>
+batch_loss softmax_head<Scalar>::train(const const_matrix_view<Scalar>& features, const std::uint8_t* labels,
+                                       std::int64_t, matrix_view<Scalar> feature_gradient) {
+  const batch_loss loss = loss_and_weights(features, labels);
+  auto weights = logits_.topRows(features.rows());
+  weights /= static_cast<Scalar>(features.rows());
+  row_map weight_gradient(gradient_.data(), classes_, dims_);
+  weight_gradient.noalias() = weights.transpose() * features;
+  gradient_.tail(classes_) = weights.colwise().sum().transpose();
+  feature_gradient.noalias() = weights * weight();
+  return loss;
+}
+
+template <class Scalar>
+batch_loss softmax_head<Scalar>::evaluate(const const_matrix_view<Scalar>& features,
+                                          const std::uint8_t* labels) {
+  return loss_and_weights(features, labels);
+}
+
+template <class Scalar>
+batch_loss softmax_head<Scalar>::classification_gradient(const const_matrix_view<Scalar>& features,
+                                                         const std::uint8_t* labels,
+                                                         matrix_view<Scalar> out) {
+  const batch_loss loss = loss_and_weights(features, labels);
+  out.noalias() = logits_.topRows(features.rows()) * weight();
+  return loss;
+}
+
+template <class Scalar>
+void softmax_head<Scalar>::confidence(const const_matrix_view<Scalar>& features, float* out) {
+  compute_logits(features);
+  for (Eigen::Index i = 0; i < features.rows(); ++i) {
+    Eigen::Index largest = 0;
+    const Scalar top = logits_.row(i).maxCoeff(&largest);
+    Scalar others = 0;
+    for (Eigen::Index k = 0; k < classes_; ++k) {
+      if (k != largest) others += std::exp(logits_(i, k) - top);
+    }
+    out[i] = static_cast<float>(-std::log1p(others));
+  }
+}
+
+template <class Scalar>
+void softmax_head<Scalar>::compute_logits(const const_matrix_view<Scalar>& features) {
+  auto logits = logits_.topRows(features.rows());
+  logits.noalias() = features * weight().transpose();
+  logits.rowwise() += parameters_.tail(classes_).transpose();
+}
+
+template <class Scalar>
+batch_loss softmax_head<Scalar>::loss_and_weights(const const_matrix_view<Scalar>& features,
+                                                  const std::uint8_t* labels) {
+  compute_logits(features);
+  const Eigen::Index samples = features.rows();
+  batch_loss loss;
+  for (Eigen::Index i = 0; i < samples; ++i) {
+    auto row = logits_.row(i).array();
+    const Eigen::Index label = labels[i];
+    const Scalar target = row[label];
+    Eigen::Index largest = 0;
+    const Scalar top = row.maxCoeff(&largest);
+    row = (row - top).exp();
+    const Scalar target_part = row[label];
+    row[label] = 0;
+    const Scalar others = row.sum();
+    row /= target_part + others;
+    row[label] = -others / (target_part + others);
+    // log(1 + e^R) while the target leads, as small losses need.
+    const Scalar value =
+        largest == label ? std::log1p(others) : top - target + std::log(target_part + others);
+    loss.total += static_cast<double>(value);
+    loss.correct += largest == label ? 1 : 0;
+  }
+  loss.total /= static_cast<double>(samples);
+  loss.classification = loss.total;
+  return loss;
+}
+
 template class softmax_head<float>;
+template class softmax_head<double>;
 
 namespace {
 
@@ -68,6 +161,12 @@ batch_loss lgm_head::train(const const_matrix_view<float>& features, const std::
   return values.loss();
 }
 
+void lgm_head::constrain() {
+  constexpr float bound = 10;
+  auto log_variance = parameters_.tail(variance_count_).array();
+  log_variance = log_variance.max(-bound).min(bound);
+}
+
 batch_loss lgm_head::evaluate(const const_matrix_view<float>& features, const std::uint8_t* labels) {
   lgm::loss_options<float> options;  // no margin
   options.lambda = settings_.lambda;
@@ -94,6 +193,20 @@ void lgm_head::confidence(const const_matrix_view<float>& features, float* out) 
   lgm::score_result<float> result;
   result.log_mixture = out;
   check(lgm::score(context_, shape_of(features), mixture(), features.data(), result, workspace()));
+}
+
+row_matrix<float> lgm_head::variances() const {
+  row_matrix<float> result = row_matrix<float>::Ones(shape_.classes, shape_.dims);
+  const float* log_variance = parameters_.data() + mean_count_;
+  for (std::int64_t k = 0; k < shape_.classes; ++k) {
+    for (std::int64_t j = 0; j < shape_.dims; ++j) {
+      if (settings_.covariance == lgm::covariance::spherical) result(k, j) = std::exp(log_variance[k]);
+      if (settings_.covariance == lgm::covariance::diagonal) {
+        result(k, j) = std::exp(log_variance[k * shape_.dims + j]);
+      }
+    }
+  }
+  return result;
 }
 
 // Sets parameters to the moments of their class's features. The features drift while the network learns, so the

@@ -41,15 +41,7 @@ struct batch_loss {
 template <class Scalar>
 class softmax_head {
  public:
-  softmax_head(std::int64_t classes, std::int64_t dims, std::int64_t max_samples, std::uint64_t seed)
-      : classes_(classes), dims_(dims) {
-    const std::int64_t count = classes * dims + classes;
-    parameters_.resize(count);
-    gradient_.setZero(count);
-    logits_.resize(max_samples, classes);
-    std::mt19937_64 random(seed);
-    fill_uniform(parameters_.data(), count, 1 / std::sqrt(static_cast<double>(dims)), random);
-  }
+  softmax_head(std::int64_t classes, std::int64_t dims, std::int64_t max_samples, std::uint64_t seed);
 
   vector<Scalar>& parameters() { return parameters_; }
   const vector<Scalar>& parameters() const { return parameters_; }
@@ -66,81 +58,26 @@ class softmax_head {
   void for_each_moment(const Function&) {}
 
   batch_loss train(const const_matrix_view<Scalar>& features, const std::uint8_t* labels, std::int64_t,
-                   matrix_view<Scalar> feature_gradient) {
-    const batch_loss loss = loss_and_weights(features, labels);
-    auto weights = logits_.topRows(features.rows());
-    weights /= static_cast<Scalar>(features.rows());
-    row_map weight_gradient(gradient_.data(), classes_, dims_);
-    weight_gradient.noalias() = weights.transpose() * features;
-    gradient_.tail(classes_) = weights.colwise().sum().transpose();
-    feature_gradient.noalias() = weights * weight();
-    return loss;
-  }
+                   matrix_view<Scalar> feature_gradient);
 
-  batch_loss evaluate(const const_matrix_view<Scalar>& features, const std::uint8_t* labels) {
-    return loss_and_weights(features, labels);
-  }
+  batch_loss evaluate(const const_matrix_view<Scalar>& features, const std::uint8_t* labels);
 
   batch_loss classification_gradient(const const_matrix_view<Scalar>& features, const std::uint8_t* labels,
-                                     matrix_view<Scalar> out) {
-    const batch_loss loss = loss_and_weights(features, labels);
-    out.noalias() = logits_.topRows(features.rows()) * weight();
-    return loss;
-  }
+                                     matrix_view<Scalar> out);
 
   // The logarithm of the largest probability, exact even where that probability rounds to 1.
-  void confidence(const const_matrix_view<Scalar>& features, float* out) {
-    compute_logits(features);
-    for (Eigen::Index i = 0; i < features.rows(); ++i) {
-      Eigen::Index largest = 0;
-      const Scalar top = logits_.row(i).maxCoeff(&largest);
-      Scalar others = 0;
-      for (Eigen::Index k = 0; k < classes_; ++k) {
-        if (k != largest) others += std::exp(logits_(i, k) - top);
-      }
-      out[i] = static_cast<float>(-std::log1p(others));
-    }
-  }
+  void confidence(const const_matrix_view<Scalar>& features, float* out);
 
  private:
   using row_map = Eigen::Map<row_matrix<Scalar>>;
 
   Eigen::Map<const row_matrix<Scalar>> weight() const { return {parameters_.data(), classes_, dims_}; }
 
-  void compute_logits(const const_matrix_view<Scalar>& features) {
-    auto logits = logits_.topRows(features.rows());
-    logits.noalias() = features * weight().transpose();
-    logits.rowwise() += parameters_.tail(classes_).transpose();
-  }
+  void compute_logits(const const_matrix_view<Scalar>& features);
 
   // Leaves the gradient of each sample's loss by its logits in logits_: the probabilities, and for the target
   // minus the sum of the others, which is p - 1 without its loss of digits when p is close to 1.
-  batch_loss loss_and_weights(const const_matrix_view<Scalar>& features, const std::uint8_t* labels) {
-    compute_logits(features);
-    const Eigen::Index samples = features.rows();
-    batch_loss loss;
-    for (Eigen::Index i = 0; i < samples; ++i) {
-      auto row = logits_.row(i).array();
-      const Eigen::Index label = labels[i];
-      const Scalar target = row[label];
-      Eigen::Index largest = 0;
-      const Scalar top = row.maxCoeff(&largest);
-      row = (row - top).exp();
-      const Scalar target_part = row[label];
-      row[label] = 0;
-      const Scalar others = row.sum();
-      row /= target_part + others;
-      row[label] = -others / (target_part + others);
-      // log(1 + e^R) while the target leads, as small losses need.
-      const Scalar value =
-          largest == label ? std::log1p(others) : top - target + std::log(target_part + others);
-      loss.total += static_cast<double>(value);
-      loss.correct += largest == label ? 1 : 0;
-    }
-    loss.total /= static_cast<double>(samples);
-    loss.classification = loss.total;
-    return loss;
-  }
+  batch_loss loss_and_weights(const const_matrix_view<Scalar>& features, const std::uint8_t* labels);
 
   std::int64_t classes_, dims_;
   vector<Scalar> parameters_, gradient_;  // weight [classes, dims], then bias [classes]
@@ -148,6 +85,7 @@ class softmax_head {
 };
 
 extern template class softmax_head<float>;
+extern template class softmax_head<double>;
 
 struct lgm_settings {
   lgm::covariance covariance = lgm::covariance::identity;
@@ -201,11 +139,7 @@ class lgm_head {
 
   // Keeps standard deviations between 1/150 and 150, so that no step can push a variance out of float's
   // range.
-  void constrain() {
-    constexpr float bound = 10;
-    auto log_variance = parameters_.tail(variance_count_).array();
-    log_variance = log_variance.max(-bound).min(bound);
-  }
+  void constrain();
 
   batch_loss evaluate(const const_matrix_view<float>& features, const std::uint8_t* labels);
 
@@ -220,19 +154,7 @@ class lgm_head {
   }
 
   // The variances [classes, dims], whatever the form of the covariance.
-  row_matrix<float> variances() const {
-    row_matrix<float> result = row_matrix<float>::Ones(shape_.classes, shape_.dims);
-    const float* log_variance = parameters_.data() + mean_count_;
-    for (std::int64_t k = 0; k < shape_.classes; ++k) {
-      for (std::int64_t j = 0; j < shape_.dims; ++j) {
-        if (settings_.covariance == lgm::covariance::spherical) result(k, j) = std::exp(log_variance[k]);
-        if (settings_.covariance == lgm::covariance::diagonal) {
-          result(k, j) = std::exp(log_variance[k * shape_.dims + j]);
-        }
-      }
-    }
-    return result;
-  }
+  row_matrix<float> variances() const;
 
  private:
   bool follows_moments() const {

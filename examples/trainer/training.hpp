@@ -2,13 +2,8 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <cstdint>
-#include <numeric>
-#include <random>
-#include <stdexcept>
-#include <string>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -28,19 +23,7 @@ namespace trainer {
 // the training set's pixels.
 class input_scaling {
  public:
-  explicit input_scaling(const std::vector<std::uint8_t>& images) {
-    std::vector<double> count(256);
-    for (const std::uint8_t value : images) count[value] += 1;
-    double mean = 0, square = 0;
-    for (std::size_t value = 0; value < count.size(); ++value) {
-      const double part = count[value] / static_cast<double>(images.size()), v = static_cast<double>(value);
-      mean += part * v;
-      square += part * v * v;
-    }
-    const double deviation = std::sqrt(std::max(square - mean * mean, 1.0));  // 1: an all but constant set
-    shift_ = static_cast<float>(mean);
-    scale_ = static_cast<float>(1 / deviation);
-  }
+  explicit input_scaling(const std::vector<std::uint8_t>& images);
 
   template <class Row>
   void apply(const std::uint8_t* image, Row&& row) const {
@@ -115,19 +98,8 @@ template <class Head>
 class model {
  public:
   // widths as network takes them; make_head(max_samples) returns the head.
-  template <class MakeHead>
   model(const std::vector<std::int64_t>& widths, std::int64_t batch, std::uint64_t seed, workers& team,
-        const input_scaling& scaling, MakeHead make_head)
-      : team_(&team),
-        max_samples_(std::max(batch, inference_batch)),
-        network_(widths, max_samples_, seed, team),
-        head_(make_head(max_samples_)),
-        scaling_(scaling),
-        network_optimiser_(network_.parameters().size(), team),
-        head_optimiser_(head_.parameters().size(), team),
-        input_(max_samples_, widths.front()),
-        feature_gradient_(max_samples_, widths.back()),
-        labels_(static_cast<std::size_t>(max_samples_)) {}
+        const input_scaling& scaling, const std::function<Head(std::int64_t)>& make_head);
 
   const Head& head() const { return head_; }
   std::int64_t dims() const { return feature_gradient_.cols(); }
@@ -136,208 +108,46 @@ class model {
 
   // Trains until the epochs are done, going on after the steps that record() counts. After each step it calls
   // after_step(whether the step was its epoch's last), and ends early where that returns false.
-  template <class AfterStep>
   void train(const image_set& data, const training_options& options, progress& shown,
-             const AfterStep& after_step) {
-    using clock = std::chrono::steady_clock;
-    const auto seconds_since = [](clock::time_point begin) {
-      return std::chrono::duration<double>(clock::now() - begin).count();
-    };
-    const std::int64_t steps_an_epoch = steps_of_epoch(data.count(), options.batch);
-    const std::int64_t rate_steps = steps_an_epoch * options.rate_epochs;
-    std::vector<std::int64_t> order(static_cast<std::size_t>(data.count()));
-    std::iota(order.begin(), order.end(), 0);
-    std::mt19937_64 random(options.seed);
-
-    for (std::int64_t epoch = 0; epoch < options.epochs; ++epoch) {
-      shuffle(order, random);  // also for an epoch that is done: the next order starts from this one
-      const std::int64_t done = std::max<std::int64_t>(record_.steps - epoch * steps_an_epoch, 0);
-      if (done >= steps_an_epoch) continue;
-      if (done == 0) record_.last_epoch = {};
-      for (std::int64_t begin = done * options.batch; begin < data.count(); begin += options.batch) {
-        const auto step_begin = clock::now();
-        const std::int64_t samples = std::min(options.batch, data.count() - begin);
-        const auto rate = static_cast<float>(
-            one_cycle_rate(options.lr, std::min(record_.steps, rate_steps - 1), rate_steps));
-        for (std::int64_t i = 0; i < samples; ++i) {
-          load(data, order[static_cast<std::size_t>(begin + i)], i);
-        }
-        const auto input = input_.topRows(samples);
-        const auto features = network_.forward(input);
-
-        const auto head_begin = clock::now();
-        const batch_loss loss =
-            head_.train(features, labels_.data(), record_.steps, feature_gradient_.topRows(samples));
-        const double head_seconds = seconds_since(head_begin);
-        if (!std::isfinite(loss.total)) {
-          throw std::runtime_error("the loss is not finite at step " + std::to_string(record_.steps) +
-                                   "; a smaller --lr may help");
-        }
-        network_.backward(input, feature_gradient_.topRows(samples));
-
-        network_optimiser_.step(rate, network_.gradient(), network_.parameters());
-        const auto update_begin = clock::now();
-        head_optimiser_.step(rate, head_.gradient(), head_.parameters());
-        head_.constrain();
-        record_.head_seconds += head_seconds + seconds_since(update_begin);
-
-        record_.last_epoch.add(loss, samples);
-        ++record_.steps;
-        ++record_.timed_steps;
-        record_.seconds += seconds_since(step_begin);
-        shown.step(epoch, begin + samples, record_.last_epoch.mean().total);
-        const bool epoch_ended = begin + samples == data.count();
-        if (epoch_ended)
-          shown.end_of_epoch(epoch, record_.last_epoch.mean().total, record_.last_epoch.accuracy());
-        if (!after_step(epoch_ended)) {
-          if (!epoch_ended) shown.stop();
-          return;
-        }
-      }
-    }
-  }
+             const std::function<bool(bool)>& after_step);
 
   // The state between two steps, as model_file.hpp lists it.
-  model_file save() {
-    model_file saved;
-    for_each_tensor(
-        [&](const auto& name, const auto& shape, const auto* values) { saved.put(name, shape, values); });
-    const batch_loss& sum = record_.last_epoch.sum;
-    const double losses[] = {sum.total, sum.classification, sum.likelihood};
-    const std::int64_t counts[] = {record_.last_epoch.samples, sum.correct};
-    saved.put("epoch.loss_sums", {3}, losses);
-    saved.put("epoch.counts", {2}, counts);
-    return saved;
-  }
+  model_file save();
 
   // Goes back to a state after so many steps, given those of an epoch and the images. Throws
   // std::runtime_error if it is not one of this model's.
-  void restore(const model_file& saved, std::int64_t steps, std::int64_t images, std::int64_t batch) {
-    std::size_t tensors = 2;
-    for_each_tensor([&](const auto& name, const auto& shape, auto* values) {
-      saved.get(name, shape, values);
-      ++tensors;
-    });
-    double losses[3];
-    std::int64_t counts[2];
-    saved.get("epoch.loss_sums", {3}, losses);
-    saved.get("epoch.counts", {2}, counts);
-    if (saved.tensors.size() != tensors) throw std::runtime_error("has tensors that the model does not know");
-    if (counts[0] != samples_of_epoch(steps, images, batch) || counts[1] < 0 || counts[1] > counts[0]) {
-      throw std::runtime_error("its epoch.counts do not fit its steps");
-    }
-    record_ = {};
-    record_.last_epoch = {{losses[0], losses[1], losses[2], counts[1]}, counts[0]};
-    record_.steps = steps;
-    network_optimiser_.set_steps(steps);
-    head_optimiser_.set_steps(steps);
-  }
+  void restore(const model_file& saved, std::int64_t steps, std::int64_t images, std::int64_t batch);
 
   // The loss and accuracy at inference: no margin, parameters fixed.
-  running_loss evaluate(const image_set& data) {
-    running_loss result;
-    for_batches(data.images, data.pixels(), [&](std::int64_t begin, std::int64_t samples) {
-      const auto features = network_.forward(input_.topRows(samples));
-      result.add(head_.evaluate(features, data.labels.data() + begin), samples);
-    });
-    return result;
-  }
+  running_loss evaluate(const image_set& data);
 
   // The features of images [count, pixels].
-  row_matrix<float> features(const std::vector<std::uint8_t>& images) {
-    row_matrix<float> result(static_cast<std::int64_t>(images.size()) / input_.cols(), dims());
-    for_batches(images, input_.cols(), [&](std::int64_t begin, std::int64_t samples) {
-      result.middleRows(begin, samples) = network_.forward(input_.topRows(samples));
-    });
-    return result;
-  }
+  row_matrix<float> features(const std::vector<std::uint8_t>& images);
 
   // The features of images [count, pixels] whose pixels need not be whole numbers: for those of bytes the same as
   // above.
-  row_matrix<float> features_of(const const_matrix_view<float>& images) {
-    row_matrix<float> result(images.rows(), dims());
-    for_batches(images, [&](std::int64_t begin, std::int64_t samples) {
-      result.middleRows(begin, samples) = network_.forward(input_.topRows(samples));
-    });
-    return result;
-  }
+  row_matrix<float> features_of(const const_matrix_view<float>& images);
 
   // The classification loss at inference of such images, and in `out` [count, pixels] each image's gradient of its own
   // loss by its pixels.
   running_loss loss_gradient(const const_matrix_view<float>& images, const std::uint8_t* labels,
-                             matrix_view<float> out) {
-    running_loss result;
-    for_batches(images, [&](std::int64_t begin, std::int64_t samples) {
-      const auto features = network_.forward(input_.topRows(samples));
-      auto feature_gradient = feature_gradient_.topRows(samples);
-      result.add(head_.classification_gradient(features, labels + begin, feature_gradient), samples);
-      auto gradient = out.middleRows(begin, samples);
-      network_.input_gradient(feature_gradient, gradient);
-      gradient *= std::as_const(scaling_).scale();
-    });
-    return result;
-  }
+                             matrix_view<float> out);
 
   // The head's confidence in each of the images [count, pixels].
-  std::vector<float> confidence(const std::vector<std::uint8_t>& images) {
-    std::vector<float> result(images.size() / static_cast<std::size_t>(input_.cols()));
-    for_batches(images, input_.cols(), [&](std::int64_t begin, std::int64_t samples) {
-      head_.confidence(network_.forward(input_.topRows(samples)), result.data() + begin);
-    });
-    return result;
-  }
+  std::vector<float> confidence(const std::vector<std::uint8_t>& images);
 
  private:
   // Calls function(name, shape, values) for all that one step leaves to the next, but for record_: the one list
   // for saving and restoring.
   template <class Function>
-  void for_each_tensor(const Function& function) {
-    const auto parameters_of = [&](const std::string& part, auto& owner, adam<float>& optimiser) {
-      owner.for_each_array(
-          [&](const std::string& name, const std::vector<std::int64_t>& shape, std::int64_t begin) {
-            function(part + name, shape, owner.parameters().data() + begin);
-            function("adam.first." + part + name, shape, optimiser.first().data() + begin);
-            function("adam.second." + part + name, shape, optimiser.second().data() + begin);
-          });
-    };
-    parameters_of("network.", network_, network_optimiser_);
-    parameters_of("head.", head_, head_optimiser_);
-    head_.for_each_moment([&](const std::string& name, const std::vector<std::int64_t>& shape,
-                              double* values) { function("head.moments." + name, shape, values); });
-    const std::vector<std::int64_t> one{1};
-    function("input.shift", one, scaling_.shift());
-    function("input.scale", one, scaling_.scale());
-  }
+  void for_each_tensor(const Function& function);
 
-  // Fisher and Yates, written out because std::shuffle's order differs between standard libraries.
-  static void shuffle(std::vector<std::int64_t>& order, std::mt19937_64& random) {
-    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
-  }
-
-  void load(const image_set& data, std::int64_t from, std::int64_t to) {
-    scaling_.apply(data.images.data() + from * data.pixels(), input_.row(to));
-    labels_[static_cast<std::size_t>(to)] = data.labels[static_cast<std::size_t>(from)];
-  }
+  void load(const image_set& data, std::int64_t from, std::int64_t to);
 
   template <class Function>
-  void for_batches(const std::vector<std::uint8_t>& images, std::int64_t pixels, Function function) {
-    const std::int64_t count = static_cast<std::int64_t>(images.size()) / pixels;
-    for (std::int64_t begin = 0; begin < count; begin += inference_batch) {
-      const std::int64_t samples = std::min(inference_batch, count - begin);
-      for (std::int64_t i = 0; i < samples; ++i) {
-        scaling_.apply(images.data() + (begin + i) * pixels, input_.row(i));
-      }
-      function(begin, samples);
-    }
-  }
+  void for_batches(const std::vector<std::uint8_t>& images, std::int64_t pixels, const Function& function);
   template <class Function>
-  void for_batches(const const_matrix_view<float>& images, Function function) {
-    for (std::int64_t begin = 0; begin < images.rows(); begin += inference_batch) {
-      const std::int64_t samples = std::min<std::int64_t>(inference_batch, images.rows() - begin);
-      scaling_.apply(images.middleRows(begin, samples), input_.topRows(samples));
-      function(begin, samples);
-    }
-  }
+  void for_batches(const const_matrix_view<float>& images, const Function& function);
 
   workers* team_;
   std::int64_t max_samples_;
@@ -349,5 +159,8 @@ class model {
   row_matrix<float> input_, feature_gradient_;
   std::vector<std::uint8_t> labels_;
 };
+
+extern template class model<softmax_head<float>>;
+extern template class model<lgm_head>;
 
 }  // namespace trainer
