@@ -83,7 +83,7 @@ class Resources(unittest.TestCase):
 class Vectors(unittest.TestCase):
     def wrong(self, *instructions):
         body = "".join(f"\t{line};\n" for line in instructions)
-        return list(cuda_vectors.check(f".visible .entry first(\n)\n{{\n{body}}}\n"))
+        return list(cuda_vectors.check(f".visible .entry the_first_one(\n)\n{{\n{body}}}\n", ["first"]))
 
     def test_kernels(self):
         load, store = "ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%rd1]", "st.global.v2.f64 [%rd1], {%fd1, %fd2}"
@@ -92,7 +92,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual(self.wrong(load), ["first: no 16-byte st.global"])
         narrow = ("ld.global.v2.f32 {%f1, %f2}, [%rd1]", "ld.global.v4.u8 {}, [%rd1]", "ld.shared.v4.f32 {}, [%r1]")
         self.assertEqual(self.wrong(*narrow, store), ["first: no 16-byte ld.global"])
-        self.assertEqual(list(cuda_vectors.check("")), ["there are no kernels"])
+        self.assertEqual(list(cuda_vectors.check("", ["first"])), ["first: no such kernel"])
 
 
 if __name__ == "__main__":

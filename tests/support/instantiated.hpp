@@ -4,28 +4,11 @@
 #include <lgm/lgm.hpp>
 
 #include "support/context.hpp"
+#include "support/instantiated_host.hpp"
 
-// The drivers are most of what a file that calls the library compiles, and the kernels of an emulated device most of all.
-// The tests share one copy of them: instantiated_host.cpp and instantiated_device.cpp.
+// The kernels of an emulated device, too, are shared by the tests in one copy: instantiated_device.cpp.
 
 namespace lgm::detail {
-
-#define LGM_TEST_HOST_LOSS(prefix, T, kind)                                                            \
-  prefix template void run_loss<T, host_threads, weight_kind::kind>(                                   \
-      const host_plan&, const shape&, const mixture<T>&, const loss_options<T>&, const T*,             \
-      const loss_targets<T>&, const T*, bool, const T*, const loss_result<T>&, const gradients<T, T>&, \
-      const workspace&);
-#define LGM_TEST_HOST_DRIVER(prefix, T)                                                                \
-  LGM_TEST_HOST_LOSS(prefix, T, labels)                                                                \
-  LGM_TEST_HOST_LOSS(prefix, T, soft)                                                                  \
-  prefix template void run_logits_backward<T, host_threads>(                                           \
-      const host_plan&, const shape&, const mixture<T>&, const loss_options<T>&, const T*,             \
-      const loss_targets<T>&, const T*, const gradients<T, T>&, const workspace&);                     \
-  prefix template void run_logits<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,  \
-                                                   const loss_options<T>&, const T*, label_reader, T*, \
-                                                   const workspace&);                                  \
-  prefix template void run_score<T, host_threads>(const host_plan&, const shape&, const mixture<T>&,   \
-                                                  const T*, const score_result<T>&, const workspace&);
 
 #define LGM_TEST_DEVICE_DRIVER(prefix, T)                                                                    \
   prefix template status device_run_loss(                                                                    \
@@ -50,8 +33,6 @@ namespace lgm::detail {
                                                  const parameters<T>&);
 
 #if !defined(LGM_TEST_INSTANTIATING)
-LGM_TEST_HOST_DRIVER(extern, float)
-LGM_TEST_HOST_DRIVER(extern, double)
 LGM_TEST_DEVICE_DRIVER(extern, float)
 LGM_TEST_DEVICE_DRIVER(extern, double)
 #endif

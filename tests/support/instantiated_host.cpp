@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #define LGM_TEST_INSTANTIATING
-#include "support/instantiated.hpp"
+#include "support/instantiated_host.hpp"
 
 namespace lgm::detail {
 
