@@ -486,7 +486,7 @@ TEST_CASE("a feature far from every class gives finite results") {
 TEST_CASE_TEMPLATE("ignored rows may hold anything", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions)
-      for (const int threads : {1, 2}) {
+      for (const int threads : support::thread_counts({1, 2})) {
         CAPTURE(name_of(covariance));
         lgm::loss_options<T> options;
         options.alpha = T(0.2);

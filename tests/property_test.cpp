@@ -210,7 +210,7 @@ TEST_CASE_TEMPLATE("tiles of any height and width agree with the reference", T, 
            {std::size_t{0}, std::size_t{1}, std::size_t{1} << 10, std::size_t{1} << 12, std::size_t{1} << 13,
             std::size_t{1} << 14, std::size_t{1} << 15, std::size_t{1} << 16, std::size_t{1} << 18,
             std::size_t{1} << 26, std::size_t{1} << 40}) {
-        for (const int threads : {1, 3}) {
+        for (const int threads : support::thread_counts({1, 3})) {
           CAPTURE(tile_bytes);
           CAPTURE(threads);
           const auto context = context_of(threads, tile_bytes);
@@ -253,7 +253,7 @@ TEST_CASE("a smaller tile limit never needs more workspace, and the limit is kep
 
 TEST_CASE_TEMPLATE("any number of threads agrees with the reference", T, float, double) {
   for (const auto covariance : covariances)
-    for (const int threads : {0, 1, 2, 3, 7}) {
+    for (const int threads : support::thread_counts({0, 1, 2, 3, 7})) {
       CAPTURE(name_of(covariance));
       CAPTURE(threads);
       const auto p =
@@ -267,7 +267,7 @@ TEST_CASE_TEMPLATE("any number of threads agrees with the reference", T, float, 
 
 TEST_CASE_TEMPLATE("the same call gives the same bits", T, float, double) {
   for (const auto covariance : covariances)
-    for (const int threads : {1, 2, 3})
+    for (const int threads : support::thread_counts({1, 2, 3}))
       for (const std::size_t tile_bytes : {std::size_t{1} << 14, std::size_t{1} << 26}) {
         const auto context = context_of(threads, tile_bytes);
         const auto p =
@@ -295,7 +295,7 @@ TEST_CASE_TEMPLATE("the same bits at every alignment", T, float, double) {
   };
   for (const auto covariance : covariances)
     for (const std::int64_t dims : {5, 16, 37})
-      for (const int threads : {1, 2}) {
+      for (const int threads : support::thread_counts({1, 2})) {
         CAPTURE(name_of(covariance));
         CAPTURE(dims);
         lgm::shape shape = make_shape(43, 18, dims, covariance);
@@ -400,7 +400,7 @@ TEST_CASE_TEMPLATE("the same bits at every alignment of weights, targets and slo
     return copy;
   };
   for (const auto covariance : covariances)
-    for (const int threads : {1, 2}) {
+    for (const int threads : support::thread_counts({1, 2})) {
       CAPTURE(name_of(covariance));
       CAPTURE(threads);
       const auto context = context_of(threads, 1 << 15);

@@ -173,7 +173,7 @@ constexpr std::int64_t block = lgm::detail::whitening_block;
 TEST_CASE("the map is the inverse of Cholesky's factor") {
   for (const std::int64_t dims : {std::int64_t{1}, std::int64_t{2}, std::int64_t{7}, block - 1, block,
                                   block + 1, 2 * block, 2 * block + 1, 3 * block + 5})
-    for (const int threads : {1, 3}) {
+    for (const int threads : support::thread_counts({1, 3})) {
       CAPTURE(dims);
       CAPTURE(threads);
       const auto ctx = context_of(threads);

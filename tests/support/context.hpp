@@ -5,6 +5,7 @@
 #include <lgm/device.hpp>
 #include <lgm/host_context.hpp>
 #include <type_traits>
+#include <vector>
 
 #include "support/emulated_device.hpp"
 #if defined(LGM_TEST_CUDA)
@@ -35,6 +36,12 @@ using suite_context = lgm::host_context;
 
 // Whether that is a device, real or emulated.
 constexpr bool suite_is_device = !std::is_same<suite_context, lgm::host_context>::value;
+
+// The numbers of threads that a suite tries: to a device they mean nothing, and one is enough.
+inline std::vector<int> thread_counts(std::vector<int> counts) {
+  if (suite_is_device) counts.resize(1);
+  return counts;
+}
 
 }  // namespace support
 

@@ -31,6 +31,7 @@ void multiply_plainly(lgm::detail::number_format format, bool transpose_a, bool 
                       std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda, const void* b,
                       std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
   using lgm::detail::number_format;
+  REQUIRE((format == number_format::full || std::is_same<T, float>::value));
   // Element i as the product takes it.
   const auto value = [&](const void* data, std::int64_t i) -> T {
     if constexpr (std::is_same<T, float>::value) {
@@ -38,27 +39,35 @@ void multiply_plainly(lgm::detail::number_format format, bool transpose_a, bool 
       if (format == number_format::half) return static_cast<const half16*>(data)[i];
       if (format == number_format::bfloat16) return static_cast<const brain16*>(data)[i];
     }
-    REQUIRE(format == number_format::full);
     return static_cast<const T*>(data)[i];
   };
-  // Operands once, rather than each n or m times.
-  std::vector<T> left, right;
+  // Operands once, rather than each n or m times; the right one [k, n], so that columns of c are summed side by side.
+  std::vector<T> left(static_cast<std::size_t>(m * k)), right(static_cast<std::size_t>(k * n));
   for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t p = 0; p < k; ++p) left.push_back(value(a, transpose_a ? p * lda + i : i * lda + p));
-  for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t p = 0; p < k; ++p) right.push_back(value(b, transpose_b ? j * ldb + p : p * ldb + j));
+    for (std::int64_t p = 0; p < k; ++p)
+      left[static_cast<std::size_t>(i * k + p)] = value(a, transpose_a ? p * lda + i : i * lda + p);
+  for (std::int64_t p = 0; p < k; ++p)
+    for (std::int64_t j = 0; j < n; ++j)
+      right[static_cast<std::size_t>(p * n + j)] = value(b, transpose_b ? j * ldb + p : p * ldb + j);
   constexpr std::int64_t chunk = 32;
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      const T *const x = left.data() + i * k, *const y = right.data() + j * k;
-      T sum = 0;
-      for (std::int64_t first = 0; first < k; first += chunk) {
-        T part = 0;
-        for (std::int64_t p = first; p < std::min(k, first + chunk); ++p) part += x[p] * y[p];
-        sum += part;
+  std::vector<T> sums(static_cast<std::size_t>(n)), parts(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < m; ++i) {
+    std::fill(sums.begin(), sums.end(), T(0));
+    for (std::int64_t first = 0; first < k; first += chunk) {
+      std::fill(parts.begin(), parts.end(), T(0));
+      T* const part = parts.data();
+      for (std::int64_t p = first; p < std::min(k, first + chunk); ++p) {
+        const T x = left[static_cast<std::size_t>(i * k + p)];
+        const T* const y = right.data() + p * n;
+        for (std::int64_t j = 0; j < n; ++j) part[j] += x * y[j];
       }
-      c[i * ldc + j] = beta == T(0) ? alpha * sum : alpha * sum + beta * c[i * ldc + j];
+      for (std::int64_t j = 0; j < n; ++j) sums[static_cast<std::size_t>(j)] += part[j];
     }
+    for (std::int64_t j = 0; j < n; ++j) {
+      const T sum = alpha * sums[static_cast<std::size_t>(j)];
+      c[i * ldc + j] = beta == T(0) ? sum : sum + beta * c[i * ldc + j];
+    }
+  }
 }
 
 template void multiply_plainly<float>(lgm::detail::number_format, bool, bool, std::int64_t, std::int64_t,

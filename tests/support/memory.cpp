@@ -41,8 +41,8 @@ bool guarded<T>::written() const {
 template <class T>
 bool guarded<T>::same_bits(const guarded& other) const {
   if (rows_ != other.rows_ || columns_ != other.columns_) return false;
-  for (std::size_t n = 0; n < size(); ++n)
-    if (std::memcmp(&(*this)[n], &other[n], sizeof(T)) != 0) return false;
+  for (std::size_t row = 0; row < rows_; ++row)
+    if (columns_ > 0 && std::memcmp(&at(row, 0), &other.at(row, 0), columns_ * sizeof(T)) != 0) return false;
   return true;
 }
 
@@ -76,6 +76,7 @@ bool guarded<T>::element_poisoned(std::size_t n) const {
 
 template <class T>
 bool guarded<T>::padding_intact() const {
+  if (stride_ == columns_) return true;
   for (std::size_t row = 0; row + 1 < rows_; ++row) {
     const std::size_t begin = start_ + (row * stride_ + columns_) * sizeof(T);
     if (!poisoned(begin, begin + (stride_ - columns_) * sizeof(T))) return false;
