@@ -431,10 +431,8 @@ def main():
     if options.smoke:
         chosen = {name: c for name, c in chosen.items() if c.engine == "eigen"}
     elif any(c.engine == "cuda" for c in chosen.values()):
-        if not cuda.available():
-            chosen = {name: c for name, c in chosen.items() if c.engine != "cuda"}
-        elif not cuda.has_liger():
-            chosen = {name: c for name, c in chosen.items() if c.make is not cuda.CudaLiger}
+        offered = lambda c: c.engine != "cuda" or (cuda.available() and c.make.is_offered())
+        chosen = {name: c for name, c in chosen.items() if offered(c)}
     if options.list:
         for name, contender in chosen.items():
             print(f"{name:28}{contender.title}")

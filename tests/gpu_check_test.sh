@@ -1,57 +1,76 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# usage: gpu_check_test.sh GPU_CHECK
-# tests/gpu_check without a GPU: what it says then; and, with a stand-in for nvidia-smi and without running anything, the
-# form of its JSON, and that it goes on where it stopped.
+# usage: gpu_check_test.sh GPU_CHECK BUILD
+# tests/gpu_check without a GPU: what it says then; a rehearsal with the programs of the folder BUILD; and, with stand-ins for
+# them and for nvidia-smi, what it packs and unpacks, its limits, and the files that it leaves.
 set -eu
-check=$1
+check=$1 programs=$2
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 fail() {
   echo "$1"
   exit 1
 }
-# As a machine without the driver: no nvidia-smi but ours, which finds none.
-mkdir "$folder/bin"
-printf '#!/bin/sh\nexit 9\n' > "$folder/bin/nvidia-smi"
-chmod +x "$folder/bin/nvidia-smi"
-export PATH="$folder/bin:$PATH"
+result() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["stages"][sys.argv[2]]["result"])' "$folder/$1/gpu_check.json" "$2"; }
 
+# As a machine without the driver: no nvidia-smi but ours, which finds none.
+mkdir "$folder/path"
+printf '#!/bin/sh\nexit 9\n' >"$folder/path/nvidia-smi"
+chmod +x "$folder/path/nvidia-smi"
+export PATH="$folder/path:$PATH"
 code=0
-said=$("$check" --state "$folder/none" 2>&1) || code=$?
+said=$("$check" --out "$folder/none" 2>&1) || code=$?
 [[ $code == 2 && $said == "gpu_check: there is no NVIDIA GPU here (nvidia-smi answers none)" ]] ||
   fail "without a GPU: exit code $code, $said"
-[[ ! -e $folder/none ]] || fail "without a GPU a state was written"
+[[ ! -e $folder/none ]] || fail "without a GPU results were written"
 
-printf '#!/bin/sh\necho "NVIDIA Test 100, 1.2, 100 MHz, 200 MHz, 300 MHz, 400 MHz, 5 MiB, 6 W, 7, 9.0"\n' \
-  > "$folder/bin/nvidia-smi"
-run() { "$check" --dry-run --state "$folder/state" --out "$folder/out" --build "$folder/build" "$@" 2> "$folder/log"; }
-count() { grep -c ': dry run' "$folder/log" || true; }
+# Every stage, with the programs that a GPU would run.
+"$check" --rehearse --build "$programs" --out "$folder/real" 2>"$folder/log" || fail "the rehearsal: $(cat "$folder/log" "$folder/real/log.txt")"
+for stage in kernels streams tests times 'kernels of a step' 'large arrays'; do
+  [[ $(result real "$stage") == skipped ]] || fail "rehearsed, $stage is $(result real "$stage")"
+done
+grep -q 'rehearsal without a GPU' "$folder/real/gpu_check.md" || fail "the page does not say that it is of a rehearsal"
 
-run --stages 2
-[[ $(count) == 2 ]] || fail "--stages 2 ran $(count) stages"
-run
-first=$(count)
-[[ $first -gt 5 ]] || fail "the second call ran $first stages"
-run
-[[ $(count) == 0 ]] || fail "a third call ran $(count) stages again"
-run --again
-[[ $(count) == $((first + 2)) ]] || fail "--again ran $(count) stages of $((first + 2))"
+# Stand-ins. All are good but for those that a test replaces.
+printf '#!/bin/sh\necho "NVIDIA Test 100, 1.2, 100 MHz, 200 MHz, 300 MHz, 400 MHz, 5 MiB, 6 W, 7, 9.0"\n' >"$folder/path/nvidia-smi"
+mkdir -p "$folder/build/bin" "$folder/build/bench"
+for program in cuda_test kernel_test kernel_functions_test cuda_group_test cuda_stream_test cuda_large_test cuda_suites \
+  custom_kernel cuda_trainer lgm_bench_cuda; do
+  printf '#!/bin/sh\necho "%s ran with $LGM_TEST_PROBLEMS $*"\n' "$program" >"$folder/build/bin/$program"
+  chmod +x "$folder/build/bin/$program"
+done
+echo library >"$folder/build/bench/liblgm_compare_cuda.so"
+"$check" --rehearse --prebuild "$folder/pack" --build "$folder/build" 2>/dev/null || fail "--prebuild failed"
+go() {
+  code=0
+  "$check" --prebuilt "$folder/pack" --build "$folder/unpacked" --out "$folder/$1" "${@:2}" 2>"$folder/log" || code=$?
+}
 
-python3 - "$folder/out/gpu_check.json" << 'PYTHON'
-import json
-import sys
+# What a run before has measured is on the page.
+mkdir "$folder/good"
+echo '{"shapes": {"1x2x3": {"cuda-lgm": {"events": 1e-3}, "cuda-softmax": {"events": 2e-3}}}}' >"$folder/good/times.json"
+go good
+[[ $code == 0 ]] || fail "exit code $code: $(cat "$folder/log")"
+[[ $(result good tests) == good && $(result good streams) == good ]] || fail "tests are $(result good tests)"
+grep -q 'cuda_test ran with 40' "$folder/good/log.txt" || fail "cuda_test did not run with 40 problems"
+grep -q 'lgm / softmax | 0.50' "$folder/good/gpu_check.md" || fail "no ratio on the page: $(cat "$folder/good/gpu_check.md")"
+if grep -q 'rehearsal' "$folder/good/gpu_check.md"; then fail "a run is called a rehearsal"; fi
+[[ $(find "$folder/good" -type f | wc -l) -le 8 && -z $(find "$folder/good" -mindepth 2) ]] || fail "too many files to bring back"
 
-with open(sys.argv[1], encoding="utf-8") as file:
-    result = json.load(file)
-assert result["gpu"]["name"] == "NVIDIA Test 100" and result["gpu"]["clocks.max.sm"] == "200 MHz", result["gpu"]
-assert {"gpu", "gpu_after", "cuda", "date", "commit", "stages"} <= set(result), list(result)
-stages = result["stages"]
-assert list(stages)[:2] == ["configure", "build lgm_compiled_cuda"], list(stages)
-for name, stage in stages.items():
-    assert {"result", "seconds", "tail", "date"} <= set(stage), (name, stage)
-    assert stage["result"] in ("dry run", "not run"), (name, stage)
-    assert "why" in stage or stage["result"] == "dry run", (name, stage)
-# No images were given.
-assert stages["cuda_trainer"]["result"] == "not run", stages["cuda_trainer"]
-PYTHON
+# A failure does not end the run, and what a device is there for may not be skipped.
+printf '#!/bin/sh\nexit 3\n' >"$folder/build/bin/cuda_stream_test"
+printf '#!/bin/sh\nexit 77\n' >"$folder/build/bin/cuda_large_test"
+# A stage that takes too long is ended with all that it started, and the rest of the budget is kept to.
+printf '#!/bin/sh\nsleep 61 & sleep 61\n' >"$folder/build/bin/cuda_suites"
+"$check" --rehearse --prebuild "$folder/pack" --build "$folder/build" 2>/dev/null || fail "--prebuild failed"
+begin=$SECONDS
+go bad --budget 12
+[[ $code == 1 && $((SECONDS - begin)) -le 20 ]] || fail "exit code $code after $((SECONDS - begin)) s"
+[[ $(result bad streams) == failed && $(result bad tests) == 'too slow' ]] || fail "$(cat "$folder/log")"
+[[ $(result bad 'large arrays') == 'not run' ]] || fail "there was no time left for large arrays: $(cat "$folder/log")"
+if pgrep -f 'sleep 61' >/dev/null; then fail "what a stage started goes on after it"; fi
+go chosen --only 'large arrays'
+[[ $code == 1 && $(result chosen 'large arrays') == failed ]] || fail "large arrays: $(cat "$folder/log")"
+if grep -q '==== streams' "$folder/chosen/log.txt"; then fail "--only ran another stage"; fi
+go good --only 'large arrays'
+[[ $(result good streams) == good && $(result good 'large arrays') == failed ]] || fail "--only forgot the other stages"

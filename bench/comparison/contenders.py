@@ -438,6 +438,8 @@ _PEER_MODES = cuda.FLOAT, cuda.TF32, cuda.BFLOAT16_WEIGHTS, cuda.BFLOAT16_AUTOCA
 _LGM_MODES = cuda.FLOAT, cuda.SPLIT_TF32, cuda.TF32, cuda.BFLOAT16, cuda.BFLOAT16_FAST
 for _name, _title, _make, _reference, _modes in (
     ("softmax", "PyTorch softmax", cuda.CudaSoftmax, "softmax", _PEER_MODES),
+    ("softmax-compiled", "PyTorch softmax, compiled", cuda.CudaSoftmaxCompiled, "softmax", _PEER_MODES),
+    ("linear-ce", "PyTorch linear_cross_entropy", cuda.CudaLinearCrossEntropy, "softmax", _PEER_MODES),
     ("liger", "liger-kernel softmax", cuda.CudaLiger, "softmax", _PEER_MODES),
     ("lgm", "lgm", cuda.CudaLgm, "fixed", _LGM_MODES),
     ("lgm-spherical", "lgm, spherical", cuda.CudaLgmSpherical, "spherical", (cuda.FLOAT,)),

@@ -80,10 +80,6 @@ def available():
     return torch.cuda.is_available()
 
 
-def has_liger():
-    return importlib.util.find_spec("liger_kernel") is not None
-
-
 class CudaEngine:
     """PyTorch on its current stream, and the library, where its path is given."""
 
@@ -132,16 +128,29 @@ class CudaEngine:
 
 class _Cuda:
     def __init__(self, engine, data, threads, mode):
+        """data: of NumPy, or of PyTorch on the device."""
         self.engine, self.torch, self.mode = engine, engine.torch, mode
-        on_device = lambda name: self.torch.from_numpy(data[name]).cuda()
-        self.x = on_device("features").to(getattr(self.torch, mode.features))
-        self.mean = on_device("mean").to(getattr(self.torch, mode.weights))
-        self.z = on_device("labels")
+        self.x = self.on_device(data["features"]).to(getattr(self.torch, mode.features))
+        self.mean = self.on_device(data["mean"]).to(getattr(self.torch, mode.weights))
+        self.z = self.on_device(data["labels"])
         self.answer = None
 
-    def run(self, times):
-        # One process has contenders of all modes.
+    @staticmethod
+    def is_offered():
+        return True
+
+    def on_device(self, array):
+        return self.torch.as_tensor(array, device="cuda")
+
+    def prepare(self):
+        """Before steps of this contender: one process has contenders of all modes."""
         self.torch.backends.cuda.matmul.allow_tf32 = self.mode is TF32
+
+    def use_current_stream(self):
+        pass
+
+    def run(self, times):
+        self.prepare()
         return self.engine.seconds(self.step, times)
 
     def memory(self):
@@ -162,8 +171,9 @@ class _Cuda:
 class _Differentiated(_Cuda):
     def __init__(self, engine, data, threads, mode):
         super().__init__(engine, data, threads, mode)
-        self.x.requires_grad_()
-        self.mean.requires_grad_()
+        # Leaves of their own: the arrays may be other contenders' too.
+        self.x = self.x.detach().requires_grad_()
+        self.mean = self.mean.detach().requires_grad_()
 
     def step(self):
         self.answer = None
@@ -178,8 +188,34 @@ class CudaSoftmax(_Differentiated):
         return functional.cross_entropy(functional.linear(x, mean), z)
 
 
+class CudaSoftmaxCompiled(CudaSoftmax):
+    def __init__(self, engine, data, threads, mode):
+        super().__init__(engine, data, threads, mode)
+        # What was compiled for another shape would make this one's sizes unknown to the compiler.
+        self.torch._dynamo.reset()
+        self.loss = self.torch.compile(self.loss, dynamic=False)
+
+
+class CudaLinearCrossEntropy(_Differentiated):
+    """PyTorch's own linear layer and cross entropy in one, in chunks of samples; since 2.13."""
+
+    @staticmethod
+    def is_offered():
+        import torch
+
+        return hasattr(torch.nn, "LinearCrossEntropyOptions")
+
+    def loss(self, x, mean, z):
+        options = self.torch.nn.LinearCrossEntropyOptions()
+        return self.torch.nn.functional.linear_cross_entropy(x, mean, z, options=options)
+
+
 class CudaLiger(_Differentiated):
     """Linear layer and cross entropy in one, in chunks of samples."""
+
+    @staticmethod
+    def is_offered():
+        return importlib.util.find_spec("liger_kernel") is not None
 
     def __init__(self, engine, data, threads, mode):
         super().__init__(engine, data, threads, mode)
@@ -216,18 +252,21 @@ class CudaLgm(_Cuda):
         arrays = {"features": self.x, "mean": self.mean, "labels": self.z}
         self.out = {"loss": empty(1), "feature": self.torch.empty_like(self.x), "mean_gradient": empty(c, d)}
         if self.form != "fixed":
-            arrays["log_variance"] = self.torch.from_numpy(data[self.form]).cuda()
-            arrays["log_prior"] = self.torch.from_numpy(data["log_prior"]).cuda()
+            arrays["log_variance"] = self.on_device(data[self.form])
+            arrays["log_prior"] = self.on_device(data["log_prior"])
             self.out["log_variance_gradient"] = empty(*data[self.form].shape)
             self.out["log_prior_gradient"] = empty(c)
         self.kept = arrays  # as long as their addresses are
         pointers = {name: tensor.data_ptr() for name, tensor in {**arrays, **self.out}.items()}
         narrow = mode.features == "bfloat16"
         self.problem = _Problem(n, c, d, _FORMS[self.form], mode.precision, narrow, ALPHA, LAMBDA, **pointers)
-        self.problem.stream = self.torch.cuda.current_stream().cuda_stream
+        self.use_current_stream()
         self.problem.workspace_bytes = engine.library.lgm_compare_cuda_workspace_bytes(ctypes.byref(self.problem))
         self.scratch = self.torch.empty(self.problem.workspace_bytes, dtype=self.torch.uint8, device="cuda")
         self.problem.workspace = self.scratch.data_ptr()
+
+    def use_current_stream(self):
+        self.problem.stream = self.torch.cuda.current_stream().cuda_stream
 
     def step(self):
         failure = self.engine.library.lgm_compare_cuda_forward_backward(ctypes.byref(self.problem))
