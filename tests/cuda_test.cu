@@ -19,6 +19,7 @@
 namespace {
 
 using support::cuda_array;
+using support::host_array;
 
 template <class V>
 double number(V value) {
@@ -37,8 +38,8 @@ void expect(bool good, const char* what, const lgm::shape& s) {
 
 // max |device - host| over an array, as a share of the array's largest magnitude.
 template <class T>
-void expect_near(const char* what, cuda_array<double>& host, cuda_array<T>& device, double tolerance,
-                 const lgm::shape& s) {
+void expect_near(const char* what, const host_array<double>& host, const cuda_array<T>& device,
+                 double tolerance, const lgm::shape& s) {
   double error = 0, scale = 0;
   for (std::int64_t n = 0; n < host.size(); ++n) {
     if (number(device[n]) == host[n]) continue;  // infinities too
@@ -50,16 +51,18 @@ void expect_near(const char* what, cuda_array<double>& host, cuda_array<T>& devi
   expect(device.intact(), "behind an array", s);
 }
 
-// The arrays of a call.
-template <class T, class F = T>
+// The arrays of a call. array: host_array or cuda_array.
+template <template <class> class array, class T, class F = T>
 struct arrays {
-  cuda_array<F> features;
-  cuda_array<T> mean, log_variance, log_prior, moved, row_state, merged, total;
-  cuda_array<F> feature;
-  cuda_array<T> mean_gradient, log_variance_gradient, log_prior_gradient, logits, log_mixture, mahalanobis;
+  array<std::int64_t> labels;
+  array<F> features;
+  array<T> mean, log_variance, log_prior, moved, row_state, merged, total;
+  array<F> feature;
+  array<T> mean_gradient, log_variance_gradient, log_prior_gradient, logits, log_mixture, mahalanobis;
 
   explicit arrays(const lgm::shape& s)
-      : features(s.samples * s.dims),
+      : labels(s.samples),
+        features(s.samples * s.dims),
         mean(s.classes * s.dims),
         log_variance(lgm::log_variance_size(s)),
         log_prior(s.classes),
@@ -75,7 +78,7 @@ struct arrays {
         log_mixture(s.samples),
         mahalanobis(s.samples) {}
 
-  call_arrays<T, F> pointers(cuda_array<std::int64_t>& labels) {
+  call_arrays<T, F> pointers() {
     return {features.data(),
             mean.data(),
             log_variance.data(),
@@ -98,10 +101,9 @@ struct arrays {
 // F: of the features. T: of parameters and results.
 template <class F, class T = F>
 void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t seed, double tolerance) {
-  arrays<double> host(s);
-  arrays<T, F> device(s);
-  cuda_array<std::int64_t> labels(s.samples);
-  const auto fill = [&](cuda_array<double>& from, auto& to, double scale, double offset) {
+  arrays<host_array, double> host(s);
+  arrays<cuda_array, T, F> device(s);
+  const auto fill = [&](host_array<double>& from, auto& to, double scale, double offset) {
     using V = std::decay_t<decltype(to[0])>;
     for (std::int64_t n = 0; n < from.size(); ++n) {
       const double value = offset + scale * lgm::normal_at(seed, static_cast<std::uint64_t>(n));
@@ -114,11 +116,12 @@ void compare(const lgm::cuda_context& ctx, const lgm::shape& s, std::uint64_t se
   fill(host.mean, device.mean, 1, 0.5);
   fill(host.log_variance, device.log_variance, 0.3, 0);
   fill(host.log_prior, device.log_prior, 0.5, -2);
-  for (std::int64_t i = 0; i < s.samples; ++i) labels[i] = i % 7 == 3 ? -100 : (i * 2654435761) % s.classes;
-  expect(run_on_host(s, host.pointers(labels)) == lgm::status::success, "the host's calls", s);
+  for (std::int64_t i = 0; i < s.samples; ++i)
+    host.labels[i] = device.labels[i] = i % 7 == 3 ? -100 : (i * 2654435761) % s.classes;
+  expect(run_on_host(s, host.pointers()) == lgm::status::success, "the host's calls", s);
   const std::size_t bytes = lgm::workspace_size<F>(ctx, s);
   cuda_array<unsigned char> memory(static_cast<std::int64_t>(bytes));
-  expect(run_calls(ctx, s, device.pointers(labels), {memory.data(), bytes}) == lgm::status::success,
+  expect(run_calls(ctx, s, device.pointers(), {memory.data(), bytes}) == lgm::status::success,
          "the device's calls", s);
   expect(cudaStreamSynchronize(ctx.stream) == cudaSuccess, "a kernel", s);
   expect_near("moved means", host.moved, device.moved, tolerance, s);

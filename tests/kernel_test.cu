@@ -14,11 +14,10 @@
 #include <lgm/row.hpp>
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
-#include <vector>
+
+#include "support/cuda_array.hpp"
 
 namespace {
-
-constexpr int skipped = 77;  // what the test driver takes for "not run"
 
 // All arrays of one small problem, in the memory of whoever computes it.
 template <class T>
@@ -93,33 +92,52 @@ __global__ void compute_columns(problem<T> p) {
   if (k < p.shape.classes) compute_column(p, k);
 }
 
-// Memory that host and device both see.
-template <class T>
-class array {
- public:
-  explicit array(std::int64_t size) : size_(size) {
-    if (cudaMallocManaged(&data_, static_cast<std::size_t>(size) * sizeof(T)) != cudaSuccess) data_ = nullptr;
-  }
-  ~array() { cudaFree(data_); }
-  array(const array&) = delete;
-  array& operator=(const array&) = delete;
-  T* data() { return data_; }
-  std::vector<T> copy() const { return {data_, data_ + size_}; }
+// The arrays of a problem. array: host_array or cuda_array.
+template <template <class> class array, class T>
+struct arrays {
+  array<T> features, mean, log_variance, logits, loss, moved, gradient;
+  array<std::int64_t> labels;
 
- private:
-  T* data_ = nullptr;
-  std::int64_t size_;
+  explicit arrays(const lgm::shape& s)
+      : features(s.samples * s.dims),
+        mean(s.classes * s.dims),
+        log_variance(s.classes * s.dims),
+        logits(s.samples * s.classes),
+        loss(s.samples),
+        moved(s.classes * s.dims),
+        gradient(s.classes * s.dims),
+        labels(s.samples) {
+    for (std::int64_t n = 0; n < mean.size(); ++n) {
+      mean[n] = static_cast<T>(lgm::normal_at(1, static_cast<std::uint64_t>(n)));
+      log_variance[n] = static_cast<T>(lgm::normal_at(2, static_cast<std::uint64_t>(n)) / 4);
+    }
+    for (std::int64_t n = 0; n < features.size(); ++n)
+      features[n] = static_cast<T>(lgm::normal_at(3, static_cast<std::uint64_t>(n)));
+    for (std::int64_t i = 0; i < s.samples; ++i) labels[i] = i % s.classes;
+  }
+  problem<T> on(const lgm::shape& s) {
+    return {s,
+            {mean.data(), log_variance.data()},
+            T(0.25),
+            features.data(),
+            labels.data(),
+            logits.data(),
+            loss.data(),
+            moved.data(),
+            gradient.data()};
+  }
 };
 
 template <class T>
-bool near(const char* what, const std::vector<T>& host, const std::vector<T>& device, double tolerance) {
-  for (std::size_t n = 0; n < host.size(); ++n) {
+bool near(const char* what, const support::host_array<T>& host, const support::cuda_array<T>& device,
+          double tolerance) {
+  for (std::int64_t n = 0; n < host.size(); ++n) {
     const double expected = static_cast<double>(host[n]), found = static_cast<double>(device[n]);
     if (std::fabs(found - expected) <= tolerance * (1 + std::fabs(expected))) continue;
     std::printf("%s[%d]: %g on the host, %g on the device\n", what, static_cast<int>(n), expected, found);
     return false;
   }
-  return true;
+  return device.intact();
 }
 
 template <class T>
@@ -128,52 +146,31 @@ bool run(double tolerance) {
   shape.samples = 100;
   shape.classes = 7;
   shape.dims = 5;
-  const std::int64_t parameters = shape.classes * shape.dims;
-  array<T> features(shape.samples * shape.dims), mean(parameters), log_variance(parameters);
-  array<T> logits(shape.samples * shape.classes), loss(shape.samples), moved(parameters),
-      gradient(parameters);
-  array<std::int64_t> labels(shape.samples);
-  for (std::int64_t n = 0; n < parameters; ++n) {
-    mean.data()[n] = static_cast<T>(lgm::normal_at(1, static_cast<std::uint64_t>(n)));
-    log_variance.data()[n] = static_cast<T>(lgm::normal_at(2, static_cast<std::uint64_t>(n)) / 4);
-  }
-  for (std::int64_t n = 0; n < shape.samples * shape.dims; ++n)
-    features.data()[n] = static_cast<T>(lgm::normal_at(3, static_cast<std::uint64_t>(n)));
-  for (std::int64_t i = 0; i < shape.samples; ++i) labels.data()[i] = i % shape.classes;
-
-  const problem<T> p{shape,          {mean.data(), log_variance.data()},
-                     T(0.25),        features.data(),
-                     labels.data(),  logits.data(),
-                     loss.data(),    moved.data(),
-                     gradient.data()};
+  arrays<support::host_array, T> host(shape);
+  arrays<support::cuda_array, T> device(shape);
+  const problem<T> p = host.on(shape);
   for (std::int64_t i = 0; i < shape.samples; ++i) compute_row(p, i);
   for (std::int64_t k = 0; k < shape.classes; ++k) compute_column(p, k);
-  const auto host_logits = logits.copy(), host_loss = loss.copy(), host_moved = moved.copy(),
-             host_gradient = gradient.copy();
-  // So that what is compared was written by the device.
-  for (std::int64_t n = 0; n < shape.samples * shape.classes; ++n) logits.data()[n] = T(-1);
-  for (std::int64_t n = 0; n < shape.samples; ++n) loss.data()[n] = T(-1);
-  for (std::int64_t n = 0; n < parameters; ++n) moved.data()[n] = gradient.data()[n] = T(1000);
 
-  compute_rows<<<4, 32>>>(p);
-  compute_columns<<<1, 32>>>(p);
+  const problem<T> q = device.on(shape);
+  compute_rows<<<4, 32>>>(q);
+  compute_columns<<<1, 32>>>(q);
   if (cudaDeviceSynchronize() != cudaSuccess) {
     std::printf("a kernel failed: %s\n", cudaGetErrorString(cudaGetLastError()));
     return false;
   }
-  return near("logits", host_logits, logits.copy(), tolerance) &&
-         near("loss", host_loss, loss.copy(), tolerance) &&
-         near("mean", host_moved, moved.copy(), tolerance) &&
-         near("log variance gradient", host_gradient, gradient.copy(), tolerance);
+  return near("logits", host.logits, device.logits, tolerance) &&
+         near("loss", host.loss, device.loss, tolerance) &&
+         near("mean", host.moved, device.moved, tolerance) &&
+         near("log variance gradient", host.gradient, device.gradient, tolerance);
 }
 
 }  // namespace
 
 int main() {
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+  if (!support::has_device()) {
     std::printf("skipped: no CUDA device\n");
-    return skipped;
+    return support::skipped;
   }
   return run<float>(1e-5) && run<double>(1e-13) ? 0 : 1;
 }

@@ -10,6 +10,12 @@
 
 namespace lgm {
 
+// The code of a call that could not be enqueued.
+struct cuda_failure {
+  cudaError_t cuda = cudaSuccess;                 // of a kernel (status::launch_failed)
+  cublasStatus_t cublas = CUBLAS_STATUS_SUCCESS;  // of a product (status::product_failed)
+};
+
 struct cuda_context {
   // Work is enqueued here and nowhere else; may be capturing. Calls on two streams do not disturb each other, each with a
   // workspace of its own.
@@ -21,6 +27,8 @@ struct cuda_context {
   lgm::precision precision = lgm::precision::highest;
   // What the workspace is kept within, where the shape allows it.
   std::size_t tile_bytes = std::size_t(256) << 20;
+  // Where not null, on the host: a call that returns launch_failed or product_failed says why; others leave it as it is.
+  cuda_failure* failure = nullptr;
 };
 
 }  // namespace lgm

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <cstddef>
 #include <cstdint>
 #include <lgm/cuda_context.cuh>
+#include <lgm/detail/cuda_product.cuh>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/launch_shape.hpp>
 #include <lgm/detail/number_format.hpp>
@@ -13,7 +13,6 @@
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
-#include <type_traits>
 
 namespace lgm::detail {
 
@@ -39,8 +38,10 @@ class cuda_device {
       if (beta == T(0)) launch_rows(*this, n, m, zero_kernel<T>{n, ldc, c});
       return;
     }
-    if (!enqueue_product(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc))
-      result_ = status::product_failed;
+    const cublasStatus_t answer =
+        cuda_product<T>(context_, scratch_)
+            .enqueue(format, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    if (answer != CUBLAS_STATUS_SUCCESS) fail(status::product_failed, cudaSuccess, answer);
   }
 
   status result() const { return result_; }
@@ -64,83 +65,17 @@ class cuda_device {
     void* arguments[] = {&argument, &tasks};
     const auto function = reinterpret_cast<const void*>(&run_tasks<Lanes, Kernel>);
     // Answers for this launch alone, and leaves the caller's last error as it is.
-    if (cudaLaunchKernel(function, dim3(static_cast<unsigned>(shape.blocks)),
-                         dim3(static_cast<unsigned>(shape.threads)), arguments, 0,
-                         context_.stream) != cudaSuccess)
-      result_ = status::launch_failed;
+    const cudaError_t answer =
+        cudaLaunchKernel(function, dim3(static_cast<unsigned>(shape.blocks)),
+                         dim3(static_cast<unsigned>(shape.threads)), arguments, 0, context_.stream);
+    if (answer != cudaSuccess) fail(status::launch_failed, answer, CUBLAS_STATUS_SUCCESS);
   }
 
-  // cuBLAS is column-major: row-major c = op(a) op(b) is its transpose, op(b)' op(a)', of the same memory.
-  template <class T>
-  bool enqueue_product(number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
-                       std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda,
-                       const void* b, std::int64_t ldb, T beta, T* c, std::int64_t ldc) {
-    constexpr bool is_float = std::is_same<T, float>::value;
-    constexpr cudaDataType_t type = is_float ? CUDA_R_32F : CUDA_R_64F;
-    const cudaDataType_t operand = format == number_format::half       ? CUDA_R_16F
-                                   : format == number_format::bfloat16 ? CUDA_R_16BF
-                                                                       : type;
-    const cublasComputeType_t compute = !is_float                       ? CUBLAS_COMPUTE_64F
-                                        : format == number_format::tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                                                        : CUBLAS_COMPUTE_32F;
-    const auto good = [](cublasStatus_t s) { return s == CUBLAS_STATUS_SUCCESS; };
-    cublasLtMatmulDescOpaque_t operation;
-    cublasLtMatrixLayoutOpaque_t left, right, out;
-    const cublasOperation_t op_left = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                            op_right = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const auto rows = [](std::int64_t count) { return static_cast<std::uint64_t>(count); };
-    const bool described = good(cublasLtMatmulDescInit(&operation, compute, type)) &&
-                           good(cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                               &op_left, sizeof(op_left))) &&
-                           good(cublasLtMatmulDescSetAttribute(&operation, CUBLASLT_MATMUL_DESC_TRANSB,
-                                                               &op_right, sizeof(op_right))) &&
-                           good(cublasLtMatrixLayoutInit(&left, operand, rows(transpose_b ? k : n),
-                                                         rows(transpose_b ? n : k), ldb)) &&
-                           good(cublasLtMatrixLayoutInit(&right, operand, rows(transpose_a ? m : k),
-                                                         rows(transpose_a ? k : m), lda)) &&
-                           good(cublasLtMatrixLayoutInit(&out, type, rows(n), rows(m), ldc));
-    cublasLtMatmulPreferenceOpaque_t preference;
-    cublasLtMatmulHeuristicResult_t algorithm{};
-    int found = 0;
-    void* const scratch = aligned_scratch();
-    const auto lt = reinterpret_cast<cublasLtHandle_t>(context_.handle);
-    return described && prefer(preference, b, a, c) &&
-           good(cublasLtMatmulAlgoGetHeuristic(lt, &operation, &left, &right, &out, &out, &preference, 1,
-                                               &algorithm, &found)) &&
-           found > 0 &&
-           good(cublasLtMatmul(lt, &operation, &alpha, b, &left, a, &right, &beta, c, &out, c, &out,
-                               &algorithm.algo, scratch, scratch_size(), context_.stream));
+  // The first failure of a call is the call's.
+  void fail(status result, cudaError_t cuda, cublasStatus_t cublas) {
+    result_ = result;
+    if (context_.failure != nullptr) *context_.failure = {cuda, cublas};
   }
-
-  // Algorithms that take our scratch, whatever the operands' alignment, and whose sums do not depend on who is first.
-  bool prefer(cublasLtMatmulPreferenceOpaque_t& preference, const void* left, const void* right,
-              const void* out) const {
-    const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
-      return cublasLtMatmulPreferenceSetAttribute(&preference, name, &value, sizeof(value)) ==
-             CUBLAS_STATUS_SUCCESS;
-    };
-    const std::uint64_t bytes = scratch_size();
-    const std::uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
-    return cublasLtMatmulPreferenceInit(&preference) == CUBLAS_STATUS_SUCCESS &&
-           set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes) &&
-           set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes) &&
-           set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(left)) &&
-           set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(right)) &&
-           set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(out)) &&
-           set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(out));
-  }
-  static std::uint32_t alignment_of(const void* pointer) {
-    const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-    std::uint32_t alignment = 256;
-    while (address % alignment != 0) alignment /= 2;
-    return alignment;
-  }
-  // cuBLAS wants its scratch aligned to 256 bytes.
-  void* aligned_scratch() const {
-    const auto address = reinterpret_cast<std::uintptr_t>(scratch_.data);
-    return reinterpret_cast<void*>((address + 255) / 256 * 256);
-  }
-  std::size_t scratch_size() const { return scratch_.bytes / 256 * 256 - 256; }
 
   const cuda_context context_;
   const workspace scratch_;
