@@ -142,11 +142,11 @@ class Report(unittest.TestCase):
 
 class Cuda(unittest.TestCase):
     ALL = {name: c for name, c in contenders.CONTENDERS.items() if c.engine == "cuda"}
+    PEERS = ("softmax", "softmax-compiled", "linear-ce", "liger")
 
     def test_every_mode_has_contenders(self):
         wanted = {
-            "softmax": ("", "-tf32", "-bf16", "-bf16-autocast"),
-            "liger": ("", "-tf32", "-bf16", "-bf16-autocast"),
+            **dict.fromkeys(self.PEERS, ("", "-tf32", "-bf16", "-bf16-autocast")),
             "lgm": ("", "-split-tf32", "-tf32", "-bf16", "-bf16-fast", "-spherical", "-diagonal"),
             "products": ("", "-tf32", "-bf16"),
         }
@@ -160,15 +160,15 @@ class Cuda(unittest.TestCase):
         for name, peer in report.cuda_pairs("softmax"):
             against.setdefault(name, set()).add(peer)
             self.assertEqual(self.ALL[name].mode.features, self.ALL[peer].mode.features)
-        both = lambda *modes: {f"cuda-{head}{mode}" for head in ("softmax", "liger") for mode in modes}
+        of_peers = lambda *modes: {f"cuda-{head}{mode}" for head in self.PEERS for mode in modes}
         self.assertEqual(
             against,
             {
-                "cuda-lgm": both(""),
-                "cuda-lgm-split-tf32": both("", "-tf32"),
-                "cuda-lgm-tf32": both("-tf32"),
-                "cuda-lgm-bf16": both("-bf16", "-bf16-autocast"),
-                "cuda-lgm-bf16-fast": both("-bf16", "-bf16-autocast"),
+                "cuda-lgm": of_peers(""),
+                "cuda-lgm-split-tf32": of_peers("", "-tf32"),
+                "cuda-lgm-tf32": of_peers("-tf32"),
+                "cuda-lgm-bf16": of_peers("-bf16", "-bf16-autocast"),
+                "cuda-lgm-bf16-fast": of_peers("-bf16", "-bf16-autocast"),
             },
         )
         floors = {}
@@ -177,9 +177,9 @@ class Cuda(unittest.TestCase):
         self.assertEqual(
             floors,
             {
-                "cuda-products": {"cuda-lgm", "cuda-lgm-split-tf32", *both("")},
-                "cuda-products-tf32": {"cuda-lgm-split-tf32", "cuda-lgm-tf32", *both("-tf32")},
-                "cuda-products-bf16": {"cuda-lgm-bf16", "cuda-lgm-bf16-fast", *both("-bf16", "-bf16-autocast")},
+                "cuda-products": {"cuda-lgm", "cuda-lgm-split-tf32", *of_peers("")},
+                "cuda-products-tf32": {"cuda-lgm-split-tf32", "cuda-lgm-tf32", *of_peers("-tf32")},
+                "cuda-products-bf16": {"cuda-lgm-bf16", "cuda-lgm-bf16-fast", *of_peers("-bf16", "-bf16-autocast")},
             },
         )
 

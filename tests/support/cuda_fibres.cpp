@@ -43,14 +43,14 @@ void cuda_fibres::launch(unsigned blocks, unsigned threads, const std::function<
 
 void cuda_fibres::run_block(const std::function<void()>& kernel) {
   for (thread_state& s : states_) s = {};
-  at_barrier_ = 0;
+  at_barrier_ = none_before_ = 0;
   failed_ = false;
   const int count = static_cast<int>(states_.size());
   const auto fail = [&](const std::exception_ptr& error) {
     failed_ = true;
     if (error_ == nullptr) error_ = error;
   };
-  watch_.begin_block(block_ == 0, block_, count);
+  if (watched_) watch_.begin_block(block_ == 0, block_, count);
   current_ = order_ == lane_order::reverse ? count - 1 : 0;
   fibres_.run(count, current_, [&](int thread) {
     current_ = thread;
@@ -75,7 +75,7 @@ void cuda_fibres::run_block(const std::function<void()>& kernel) {
 
 void cuda_fibres::touch(std::uintptr_t address, std::size_t bytes, bool store) {
   cuda_fibres* const own = of_this_thread;
-  if (own == nullptr || fibres_.is_in_stack(own->current_, address)) return;
+  if (own == nullptr || !own->watched_ || fibres_.is_in_stack(own->current_, address)) return;
   own->watch_.touch(own->current_, address, bytes, store, is_variable(address));
 }
 
@@ -86,7 +86,8 @@ void cuda_fibres::sync_threads() {
   } else {
     for (thread_state& s : states_) s.waits = call::none;
     at_barrier_ = 0;
-    watch_.all_met();
+    none_before_ = 0;
+    if (watched_) watch_.all_met();
   }
   give_way();
 }
@@ -109,8 +110,8 @@ void cuda_fibres::meet_warp(call which, unsigned mask, std::uint64_t value, unsi
   own.value = value;
   own.waits = which;
   bool all = true;
-  for (int n = 0; n < warp; ++n) {
-    if (!in_mask(static_cast<unsigned>(n))) continue;
+  for (unsigned left = mask; left != 0; left &= left - 1) {
+    const int n = __builtin_ctz(left);
     if (first + n >= static_cast<int>(states_.size()))
       throw cuda_misuse("a mask has lanes that the block has not");
     const thread_state& other = state(first + n);
@@ -121,7 +122,7 @@ void cuda_fibres::meet_warp(call which, unsigned mask, std::uint64_t value, unsi
       throw cuda_misuse("the lanes of a mask disagree");
   }
   if (all) {
-    if (which == call::sync_warp) watch_.met(first, mask);
+    if (watched_ && which == call::sync_warp) watch_.met(first, mask);
     std::uint64_t values[warp] = {};
     for (int n = 0; n < warp; ++n) {
       if (!in_mask(static_cast<unsigned>(n))) continue;
@@ -134,20 +135,23 @@ void cuda_fibres::meet_warp(call which, unsigned mask, std::uint64_t value, unsi
       state(first + n).value = values[n];
       state(first + n).waits = call::none;
     }
+    none_before_ = 0;
   }
   give_way();
 }
 
 int cuda_fibres::next() {
   const int count = static_cast<int>(states_.size());
-  int first = 0;
+  int first = none_before_;
   if (order_ == lane_order::shuffled) {
     state_ = state_ * 6364136223846793005u + 1442695040888963407u;
     first = static_cast<int>((state_ >> 33) % static_cast<unsigned>(count));
   }
   for (int n = 0; n < count; ++n) {
-    const int thread = order_ == lane_order::reverse ? count - 1 - n : (first + n) % count;
-    if (!state(thread).through && state(thread).waits == call::none) return thread;
+    const int place = (first + n) % count, thread = order_ == lane_order::reverse ? count - 1 - place : place;
+    if (state(thread).through || state(thread).waits != call::none) continue;
+    none_before_ = place;
+    return thread;
   }
   return -1;
 }

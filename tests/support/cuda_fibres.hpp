@@ -34,9 +34,9 @@ struct cuda_misuse : std::logic_error {
 class cuda_fibres {
  public:
   // forward: the first of those that can go on does, so that the first warp gets as far ahead of the others as it may; reverse:
-  // the last; shuffled: any.
-  explicit cuda_fibres(lane_order order = lane_order::forward, std::uint64_t seed = 1)
-      : order_(order), state_(seed) {}
+  // the last; shuffled: any. watched: races are looked for, which takes ten times as long.
+  explicit cuda_fibres(lane_order order = lane_order::forward, std::uint64_t seed = 1, bool watched = true)
+      : order_(order), state_(seed), watched_(watched) {}
   cuda_fibres(const cuda_fibres&) = delete;
 
   // kernel() by each of `threads` of each of `blocks`, one block after the other. Throws what a thread threw first, and else
@@ -90,8 +90,10 @@ class cuda_fibres {
 
   lane_order order_;
   std::uint64_t state_;
+  bool watched_;
   unsigned block_ = 0, blocks_ = 0;
   int current_ = 0, at_barrier_ = 0;
+  int none_before_ = 0;  // in their order, of threads that can go on; shuffled ones have none
   std::vector<thread_state> states_;
   bool failed_ = false;
   std::exception_ptr error_;
