@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <limits>
@@ -222,6 +223,11 @@ void check_sizes(const sizes& n, std::uint64_t seed) {
   CAPTURE(n.dims);
   for (const auto covariance :
        {lgm::covariance::identity, lgm::covariance::spherical, lgm::covariance::diagonal}) {
+    // Under tools that make all slow, and look for other mistakes, one of the three.
+    if (std::getenv("LGM_SWEEP") != nullptr && seed % 3 != static_cast<std::uint64_t>(n.classes) % 3) {
+      ++seed;
+      continue;
+    }
     CAPTURE(static_cast<int>(covariance));
     const recipe& how = recipes[seed % 3];
     CAPTURE(how.name);
