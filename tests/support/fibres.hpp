@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <setjmp.h>
 #include <ucontext.h>
 
+#include <csetjmp>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -38,7 +38,7 @@ class fibres {
   // A stack, and where what runs on it has stopped. The sanitizers are told of every change.
   struct fibre {
     ucontext_t context{};  // where it begins; under sanitizers, where it goes on
-    jmp_buf place;         // where it goes on
+    std::jmp_buf place;    // where it goes on
     bool has_begun = false;
     void* stack = nullptr;
     std::size_t size = 0;
