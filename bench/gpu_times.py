@@ -26,7 +26,6 @@ SHAPES = (
     "1024x1000x512 4097x10x64 16384x10x512 16384x248320x2048"
 ).split()
 BFLOAT16_ONLY = 2e12  # multiply-adds of a product
-QUICK = ("4096x1000x2048", "1024x100000x512", "128x10x64")
 COMPILED = ("4096x1000x2048", "128x10x64")  # a compilation takes longer than all else
 PROFILED = ("4096x1000x2048", "1024x100000x512", "128x10x64", "4096x128256x4096", "16384x10x512")
 
@@ -48,21 +47,17 @@ def arguments():
     return parser.parse_args()
 
 
-def make(torch, shape, separation=8):
+def make(torch, shape):
     """problem.make's arrays, made on the device."""
-    n, c, d = shape.samples, shape.classes, shape.dims
+    from comparison import problem
+
     random = torch.Generator("cuda").manual_seed(1)
-    normal = lambda *size: torch.randn(size, generator=random, device="cuda")
-    mean = normal(c, d) * (separation / d) ** 0.5
-    labels = torch.randint(c, (n,), generator=random, device="cuda")
-    return {
-        "mean": mean,
-        "labels": labels,
-        "features": mean[labels] + normal(n, d),
-        "spherical": 0.2 * normal(c),
-        "diagonal": 0.2 * normal(c, d),
-        "log_prior": 0.2 * normal(c) - torch.log(torch.tensor(float(c))).item(),
-    }
+    return problem.arrays(
+        shape,
+        separation=8,
+        normal=lambda *size: torch.randn(size, generator=random, device="cuda"),
+        below=lambda limit, count: torch.randint(limit, (count,), generator=random, device="cuda"),
+    )
 
 
 def captured(torch, contender):

@@ -35,17 +35,26 @@ def make(shape, separation, seed=1):
     rounding.
     """
     random = np.random.default_rng(seed)
+    return arrays(
+        shape,
+        separation,
+        normal=lambda *size: random.standard_normal(size, dtype=np.float32),
+        below=lambda limit, count: random.integers(0, limit, count),
+    )
+
+
+def arrays(shape, separation, normal, below):
+    """Of NumPy or of PyTorch: normal(*size) answers float32 normal numbers, below(limit, count) integers of [0, limit)."""
     n, c, d = shape.samples, shape.classes, shape.dims
-    normal = lambda *size: random.standard_normal(size, dtype=np.float32)
-    mean = normal(c, d) * np.float32((separation / d) ** 0.5)
-    labels = random.integers(0, c, n)
+    mean = normal(c, d) * (separation / d) ** 0.5
+    labels = below(c, n)
     return {
         "mean": mean,
         "labels": labels,
         "features": mean[labels] + normal(n, d),
         "spherical": 0.2 * normal(c),
         "diagonal": 0.2 * normal(c, d),
-        "log_prior": 0.2 * normal(c) - np.float32(np.log(c)),
+        "log_prior": 0.2 * normal(c) - float(np.log(c)),
     }
 
 

@@ -93,7 +93,7 @@ class cuda_fibres {
   bool watched_;
   unsigned block_ = 0, blocks_ = 0;
   int current_ = 0, at_barrier_ = 0;
-  int none_before_ = 0;  // in their order, of threads that can go on; shuffled ones have none
+  int none_before_ = 0;  // in forward or reverse order: threads before this place all wait or are through
   std::vector<thread_state> states_;
   bool failed_ = false;
   std::exception_ptr error_;
