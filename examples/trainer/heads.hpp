@@ -2,12 +2,10 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>

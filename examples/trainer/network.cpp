@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "network.hpp"
 
+#include <cmath>
+#include <utility>
+
 namespace trainer {
 
 template <class Scalar>
