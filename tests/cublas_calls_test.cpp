@@ -256,17 +256,16 @@ void call_at(const lgm::shape& shape, lgm::precision precision, number_format fo
   product_device device;
   device.scratch = {reinterpret_cast<void*>((std::uintptr_t(11) << 52) + apart), std::size_t(1) << 20};
   calls.scratch = device.scratch;
-  lgm::loss_result<T> result;
-  result.total = address(2);
-  const lgm::detail::device_gradients<T> gradient{address(3), format, address(4), address(5), address(6)};
-  lgm::detail::device_targets<T> targets;
-  targets.labels = lgm::detail::label_view(reinterpret_cast<const std::int64_t*>(std::uintptr_t(7) << 52));
+  const auto labels = reinterpret_cast<const std::int64_t*>(std::uintptr_t(7) << 52);
+  auto call = lgm::detail::call_of<lgm::detail::any_kind>(shape, lgm::mixture<T>{address(1)},
+                                                          lgm::loss_options<T>{}, address(9), labels);
+  call.features.format = format;
+  call.result.total = address(2);
+  call.gradient = {address(3), format, address(4), address(5), address(6)};
+  call.request(lgm::detail::loss_function::forward_backward);
   const lgm::workspace w{reinterpret_cast<void*>(std::uintptr_t(8) << 52),
                          lgm::detail::device_loss_bytes<T>(shape, limits, format)};
-  REQUIRE(lgm::detail::device_run_loss<product_device, T>(device, limits, shape, lgm::mixture<T>{address(1)},
-                                                          lgm::loss_options<T>{}, {address(9), format},
-                                                          targets, false, nullptr, true, nullptr, result,
-                                                          gradient, w) == lgm::status::success);
+  REQUIRE(lgm::detail::device_run_loss<product_device, T>(device, limits, call, w) == lgm::status::success);
 }
 
 }  // namespace

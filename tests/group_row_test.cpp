@@ -630,8 +630,8 @@ struct feature_gradient_run {
   template <class Group, class T>
   static void run(const Group& group, const inputs<T>& in, const arrays<T>& out, std::vector<T>&) {
     const auto c = in.parameters(form_of(in.variant));
-    lgm::begin_feature_gradient(group, in.n, in.features.data(), in.centre.data(), terms<T>(in.variant), c,
-                                in.variant == 6 ? nullptr : in.gradient.data(), in.variant != 5, out.a);
+    lgm::init_feature_gradient(group, in.n, in.features.data(), in.centre.data(), terms<T>(in.variant), c,
+                               in.variant == 6 ? nullptr : in.gradient.data(), in.variant != 5, out.a);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {

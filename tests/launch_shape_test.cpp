@@ -37,19 +37,15 @@ recording_device record(const lgm::shape& shape, const lgm::detail::device_limit
   recording_device device;
   // Addresses that nothing reads: of an array each, apart from one another.
   const auto address = [](std::uintptr_t n) { return reinterpret_cast<T*>(n << 56); };
-  lgm::mixture<T> m{address(1)};
-  lgm::loss_options<T> options;
-  lgm::loss_result<T> result;
-  result.total = address(2);
-  lgm::detail::device_gradients<T> gradient;
-  if (gradients) gradient = {address(3), format, address(4), address(5), address(6)};
-  lgm::detail::device_targets<T> targets;
-  targets.labels = lgm::detail::label_view(reinterpret_cast<const std::int64_t*>(address(7)));
-  const std::size_t bytes = lgm::detail::device_loss_bytes<T>(shape, limits, format);
-  const lgm::workspace w{address(8), bytes};
-  REQUIRE(lgm::detail::device_run_loss<recording_device, T>(
-              device, limits, shape, m, options, {address(9), format}, targets, false, nullptr, true, nullptr,
-              result, gradient, w) == lgm::status::success);
+  const auto labels = reinterpret_cast<const std::int64_t*>(address(7));
+  auto call = lgm::detail::call_of<lgm::detail::any_kind>(shape, lgm::mixture<T>{address(1)},
+                                                          lgm::loss_options<T>{}, address(9), labels);
+  call.features.format = format;
+  call.result.total = address(2);
+  if (gradients) call.gradient = {address(3), format, address(4), address(5), address(6)};
+  call.request(lgm::detail::loss_function::forward_backward);
+  const lgm::workspace w{address(8), lgm::detail::device_loss_bytes<T>(shape, limits, format)};
+  REQUIRE(lgm::detail::device_run_loss<recording_device, T>(device, limits, call, w) == lgm::status::success);
   return device;
 }
 

@@ -196,8 +196,8 @@ void check_row(const Group& group) {
         lgm::feature_terms<T> terms;
         terms.sample = weight_sum;
         terms.difference = static_cast<T>(row.exact.weight[size_of(z)]) * row.scale[size_of(z)];
-        lgm::begin_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), terms,
-                                    row.parameters_of(z), row.offset.data(), false, begun.data());
+        lgm::init_feature_gradient(group, dims, row.p.features.data(), row.centred.data(), terms,
+                                   row.parameters_of(z), row.offset.data(), false, begun.data());
         for (std::size_t j = 0; j < size_of(dims); ++j)
           CHECK(std::fabs(static_cast<real>(begun[j] + gradient[j]) - row.exact.feature[j]) < near * 4);
 

@@ -66,12 +66,6 @@ template <class F>
 number_array<parameter_t<F>> array_of(const F* features) {
   return {features, feature_type<F>::format};
 }
-template <class G, class T>
-device_gradients<T> erased(const gradients<G, T>& g) {
-  static_assert(std::is_same<T, parameter_t<G>>::value, "feature gradients are of the features' type or T");
-  return {g.feature, feature_type<G>::format, g.mean, g.log_variance, g.log_prior, g.accumulate};
-}
-
 // f(device, limits, rest of the workspace): the products' scratch comes first.
 template <class Context, class F>
 status on_device(const Context& ctx, const shape& s, const workspace& w, F f) {
@@ -86,31 +80,12 @@ status on_device(const Context& ctx, const shape& s, const workspace& w, F f) {
   return f(device, limits_of(ctx, s), workspace{data + scratch, w.bytes - scratch});
 }
 
-template <class T, class L>
-device_targets<T> device_targets_of(const L* labels) {
-  device_targets<T> targets;
-  targets.labels = label_view(labels);
-  return targets;
-}
-template <class T>
-device_targets<T> device_targets_of(const soft_targets<T>& soft) {
-  device_targets<T> targets;
-  targets.soft = soft;
-  targets.kind = detail::weight_kind::soft;
-  return targets;
-}
-
-// Everything that loss functions share; see device_run_loss. Targets: labels or soft_targets<T>.
-template <class F, class G, class T, class Context, class Targets>
-status call_loss(const Context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-                 const F* features, const Targets& targets, bool has_state, const named_t<T>* row_state,
-                 bool report, const named_t<T>* upstream, const loss_result<T>& result,
-                 const gradients<G, T>& gradient, const workspace& w) {
-  static_assert(std::is_same<G, F>::value || std::is_same<G, T>::value,
-                "feature gradients are of the features' type or the parameters'");
-  return on_device(ctx, s, w, [&](auto& device, const device_limits& limits, const workspace& rest) {
-    return device_run_loss(device, limits, s, m, o, array_of(features), device_targets_of<T>(targets),
-                           has_state, row_state, report, upstream, result, erased(gradient), rest);
+// What every loss function does, once its arguments are in a call.
+template <class Context, class T>
+status call_loss(const Context& ctx, loss_call<T>& call, loss_function function, const workspace& w) {
+  call.request(function);
+  return on_device(ctx, call.shape, w, [&](auto& device, const device_limits& limits, const workspace& rest) {
+    return device_run_loss(device, limits, call, rest);
   });
 }
 
@@ -140,16 +115,18 @@ template <class F, class L, class Context, class = detail::if_device<Context>>
 status forward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
                const loss_options<detail::parameter_t<F>>& options, const F* features, const L* labels,
                const loss_result<detail::parameter_t<F>>& result, workspace w) {
-  return detail::call_loss<F, F>(ctx, s, m, options, features, labels, false, nullptr, true, nullptr, result,
-                                 {}, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  call.result = result;
+  return detail::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 template <class F, class Context, class = detail::if_device<Context>>
 status forward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
                const loss_options<detail::parameter_t<F>>& options, const F* features,
                const soft_targets<detail::parameter_t<F>>& targets,
                const loss_result<detail::parameter_t<F>>& result, workspace w) {
-  return detail::call_loss<F, F>(ctx, s, m, options, features, targets, false, nullptr, true, nullptr, result,
-                                 {}, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, targets);
+  call.result = result;
+  return detail::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 
 // Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what forward left. All of
@@ -159,8 +136,11 @@ status backward(const Context& ctx, const shape& s, const mixture<detail::parame
                 const loss_options<detail::parameter_t<F>>& options, const F* features, const L* labels,
                 const detail::parameter_t<F>* row_state, const detail::parameter_t<F>* upstream,
                 const gradients<G, detail::parameter_t<F>>& gradient, workspace w) {
-  return detail::call_loss<F, G>(ctx, s, m, options, features, labels, true, row_state, false, upstream, {},
-                                 gradient, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  call.row_state = row_state;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<F>(gradient);
+  return detail::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 template <class F, class Context, class G = F, class = detail::if_device<Context>>
 status backward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
@@ -168,8 +148,11 @@ status backward(const Context& ctx, const shape& s, const mixture<detail::parame
                 const soft_targets<detail::parameter_t<F>>& targets, const detail::parameter_t<F>* row_state,
                 const detail::parameter_t<F>* upstream, const gradients<G, detail::parameter_t<F>>& gradient,
                 workspace w) {
-  return detail::call_loss<F, G>(ctx, s, m, options, features, targets, true, row_state, false, upstream, {},
-                                 gradient, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, targets);
+  call.row_state = row_state;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<F>(gradient);
+  return detail::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 
 // forward and backward in one pass, which saves a matrix product.
@@ -179,8 +162,11 @@ status forward_backward(const Context& ctx, const shape& s, const mixture<detail
                         const L* labels, const detail::parameter_t<F>* upstream,
                         const loss_result<detail::parameter_t<F>>& result,
                         const gradients<G, detail::parameter_t<F>>& gradient, workspace w) {
-  return detail::call_loss<F, G>(ctx, s, m, options, features, labels, false, nullptr, true, upstream, result,
-                                 gradient, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  call.upstream = upstream;
+  call.result = result;
+  call.gradient = detail::gradients_of<F>(gradient);
+  return detail::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 template <class F, class Context, class G = F, class = detail::if_device<Context>>
 status forward_backward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
@@ -189,8 +175,11 @@ status forward_backward(const Context& ctx, const shape& s, const mixture<detail
                         const detail::parameter_t<F>* upstream,
                         const loss_result<detail::parameter_t<F>>& result,
                         const gradients<G, detail::parameter_t<F>>& gradient, workspace w) {
-  return detail::call_loss<F, G>(ctx, s, m, options, features, targets, false, nullptr, true, upstream,
-                                 result, gradient, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, targets);
+  call.upstream = upstream;
+  call.result = result;
+  call.gradient = detail::gradients_of<F>(gradient);
+  return detail::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 
 // The losses of forward, given the row state of all shards of the classes, merged.
@@ -199,8 +188,10 @@ status finish_forward(const Context& ctx, const shape& s, const mixture<detail::
                       const loss_options<detail::parameter_t<F>>& options, const F* features, const L* labels,
                       const detail::parameter_t<F>* row_state,
                       const loss_result<detail::parameter_t<F>>& result, workspace w) {
-  return detail::call_loss<F, F>(ctx, s, m, options, features, labels, true, row_state, true, nullptr, result,
-                                 {}, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  call.row_state = row_state;
+  call.result = result;
+  return detail::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 template <class F, class Context, class = detail::if_device<Context>>
 status finish_forward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
@@ -208,8 +199,10 @@ status finish_forward(const Context& ctx, const shape& s, const mixture<detail::
                       const soft_targets<detail::parameter_t<F>>& targets,
                       const detail::parameter_t<F>* row_state,
                       const loss_result<detail::parameter_t<F>>& result, workspace w) {
-  return detail::call_loss<F, F>(ctx, s, m, options, features, targets, true, row_state, true, nullptr,
-                                 result, {}, w);
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, targets);
+  call.row_state = row_state;
+  call.result = result;
+  return detail::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 
 // Row states of disjoint sets of classes become that of all: see lgm/host.hpp.
@@ -226,11 +219,11 @@ template <class F, class L, class Context, class = detail::if_device<Context>>
 status logits(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
               const loss_options<detail::parameter_t<F>>& options, const F* features, const L* labels,
               detail::parameter_t<F>* out, workspace w) {
-  return detail::on_device(
-      ctx, s, w, [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
-        return detail::device_run_logits(device, limits, s, m, options, detail::array_of(features),
-                                         detail::label_view(labels), out, rest);
-      });
+  const auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  return detail::on_device(ctx, s, w,
+                           [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
+                             return detail::device_run_logits(device, limits, call, out, rest);
+                           });
 }
 template <class F, class Context, class = detail::if_device<Context>>
 status logits(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
@@ -251,17 +244,12 @@ status logits_backward(const Context& ctx, const shape& s, const mixture<detail:
                        const L* labels, const detail::parameter_t<F>* grad_logits,
                        const detail::parameter_t<F>* upstream,
                        const gradients<G, detail::parameter_t<F>>& gradient, workspace w) {
-  using T = detail::parameter_t<F>;
-  static_assert(std::is_same<G, F>::value || std::is_same<G, T>::value,
-                "feature gradients are of the features' type or the parameters'");
-  return detail::on_device(
-      ctx, s, w, [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
-        detail::device_targets<T> targets = detail::device_targets_of<T>(labels);
-        targets.slope = grad_logits;
-        targets.kind = detail::weight_kind::given;
-        return detail::device_run_logits_backward(device, limits, s, m, options, detail::array_of(features),
-                                                  targets, upstream, detail::erased(gradient), rest);
-      });
+  auto call = detail::call_of<detail::any_kind>(s, m, options, features, labels);
+  call.kind = {detail::target_kind::grad_logits};
+  call.grad_logits = grad_logits;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<F>(gradient);
+  return detail::call_loss(ctx, call, detail::loss_function::logits_backward, w);
 }
 template <class F, class Context, class G = F, class = detail::if_device<Context>>
 status logits_backward(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m,
@@ -276,10 +264,11 @@ status logits_backward(const Context& ctx, const shape& s, const mixture<detail:
 template <class F, class Context, class = detail::if_device<Context>>
 status score(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m, const F* features,
              const score_result<detail::parameter_t<F>>& result, workspace w) {
-  return detail::on_device(
-      ctx, s, w, [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
-        return detail::device_run_score(device, limits, s, m, detail::array_of(features), result, rest);
-      });
+  const auto call = detail::call_of<detail::any_kind>(s, m, loss_options<detail::parameter_t<F>>{}, features);
+  return detail::on_device(ctx, s, w,
+                           [&](auto& device, const detail::device_limits& limits, const workspace& rest) {
+                             return detail::device_run_score(device, limits, call, result, rest);
+                           });
 }
 
 // Means drawn from a normal distribution, the same numbers as on the host; log_variance and log_prior, where not null,

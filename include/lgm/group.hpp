@@ -90,6 +90,17 @@ struct minimum {
   }
 };
 
+namespace detail {
+
+// The group as one whose indices are std::int64_t: itself, or one thread where lanes are those of a SIMD register
+// (packet_group.hpp).
+template <class Group>
+LGM_HD const Group& scalar_group(const Group& group) {
+  return group;
+}
+
+}  // namespace detail
+
 // One thread.
 struct serial_group {
   template <class T>

@@ -36,75 +36,42 @@ inline namespace LGM_HOST_NAMESPACE {
 
 namespace host {
 
-template <class T, class L>
-status check_targets(const shape& s, const loss_options<T>& o, const L* labels) {
-  return check_labels(s, o, labels);
-}
+// The kind of targets: labels or soft_targets<T>.
+template <class Targets>
+inline constexpr detail::target_kind kind_of = detail::target_kind::labels;
 template <class T>
-status check_targets(const shape& s, const loss_options<T>&, const soft_targets<T>& targets) {
-  return detail::check_soft_targets(s, targets);
-}
+inline constexpr detail::target_kind kind_of<soft_targets<T>> = detail::target_kind::soft;
 
-template <class T, class L>
-detail::loss_targets<T> targets_of(const L* labels) {
-  detail::loss_targets<T> targets;
-  if (labels != nullptr) targets.labels = detail::label_reader(labels);
-  return targets;
-}
-template <class T>
-inline constexpr detail::weight_kind kind_of = detail::weight_kind::labels;
-template <class T>
-inline constexpr detail::weight_kind kind_of<soft_targets<T>> = detail::weight_kind::soft;
-template <class T>
-detail::loss_targets<T> targets_of(const soft_targets<T>& soft) {
-  detail::loss_targets<T> targets;
-  targets.soft = soft;
-  return targets;
-}
-
-// What a loss function needs besides the shape before it runs.
-template <class T>
-status check_call(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-                  const T* features) {
+template <class T, class Targets>
+auto call_of(const shape& s, const mixture<T>& m, const loss_options<T>& o, const T* features,
+             const Targets& targets) {
   static_assert(is_supported<T>, "features and parameters are float or double");
-  return detail::first_failure(check_shape(ctx, s), detail::check_mean(s, m.mean), detail::check_options(o),
-                               detail::check_features(s, features));
+  return detail::call_of<detail::one_kind<kind_of<Targets>>>(s, m, o, features, targets);
 }
 
-// Everything that loss functions share; see detail::host_loss. Targets: labels or soft_targets<T>.
-template <class T, class Targets>
-status loss(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-            const T* features, const Targets& targets, const T* row_state, bool report, const T* upstream,
-            const loss_result<T>& result, const gradients<T, T>& gradient, const workspace& w) {
-  status checked = check_call(ctx, s, m, o, features);
+template <class T, class Kind>
+status check_call(const host_context& ctx, const detail::loss_call<T, Kind>& call) {
+  return detail::first_failure(
+      check_shape(ctx, call.shape), detail::check_mean(call.shape, call.mixture.mean),
+      detail::check_options(call.options), detail::check_features(call.shape, call.features.data));
+}
+
+// What every loss function does, once its arguments are in a call.
+template <class T, detail::target_kind Kind>
+status call_loss(const host_context& ctx, detail::loss_call<T, detail::one_kind<Kind>>& call,
+                 detail::loss_function function, const workspace& w) {
+  call.request(function);
+  status checked = detail::first_failure(detail::check_state(call), check_call(ctx, call));
   if (checked != status::success) return checked;
+  const shape& s = call.shape;
   const detail::host_plan p = plan<T>(ctx, s);
-  checked = detail::first_failure(check_workspace<T>(p, s, w), check_targets(s, o, targets));
+  checked = detail::first_failure(
+      call.is_labels() ? status::success : detail::check_given_targets(call), check_workspace<T>(p, s, w),
+      call.is_labels() || !call.labels.is_null() ? check_labels(s, call.options, call.labels)
+                                                 : status::success);
   if (checked != status::success) return checked;
-  detail::run_loss<T, detail::host_threads, kind_of<Targets>>(
-      p, s, m, o, features, targets_of<T>(targets), row_state, report, upstream, result, gradient, w);
+  detail::run_loss<T, detail::host_threads>(p, call, w);
   return status::success;
-}
-
-template <class T, class Targets>
-status backward(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-                const T* features, const Targets& targets, const T* row_state, const T* upstream,
-                const gradients<T, T>& gradient, const workspace& w) {
-  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
-  const T nothing[2] = {};
-  return loss<T>(ctx, s, m, o, features, targets, row_state == nullptr ? nothing : row_state, false, upstream,
-                 {}, gradient, w);
-}
-
-template <class T, class Targets>
-status finish_forward(const host_context& ctx, const shape& s, const mixture<T>& m, const loss_options<T>& o,
-                      const T* features, const Targets& targets, const T* row_state,
-                      const loss_result<T>& result, const workspace& w) {
-  if (row_state == nullptr && s.samples > 0) return status::null_pointer;
-  if (result.correct != nullptr || result.row_state != nullptr) return status::invalid_option;
-  const T nothing[2] = {};
-  return loss<T>(ctx, s, m, o, features, targets, row_state == nullptr ? nothing : row_state, true, nullptr,
-                 result, {}, w);
 }
 
 }  // namespace host
@@ -138,14 +105,18 @@ template <class T, class L>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                const loss_result<detail::named_t<T>>& result, workspace w) {
-  return host::loss<T>(ctx, s, m, options, features, labels, nullptr, true, nullptr, result, {}, w);
+  auto call = host::call_of<T>(s, m, options, features, labels);
+  call.result = result;
+  return host::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 template <class T>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features,
                const soft_targets<detail::named_t<T>>& targets, const loss_result<detail::named_t<T>>& result,
                workspace w) {
-  return host::loss<T>(ctx, s, m, options, features, targets, nullptr, true, nullptr, result, {}, w);
+  auto call = host::call_of<T>(s, m, options, features, targets);
+  call.result = result;
+  return host::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 
 // Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what
@@ -159,7 +130,11 @@ status backward(const host_context& ctx, const shape& s, const mixture<detail::n
                 const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                 const detail::named_t<T>* row_state, const detail::named_t<T>* upstream,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  return host::backward<T>(ctx, s, m, options, features, labels, row_state, upstream, gradient, w);
+  auto call = host::call_of<T>(s, m, options, features, labels);
+  call.row_state = row_state;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<T>(gradient);
+  return host::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 template <class T>
 status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -167,7 +142,11 @@ status backward(const host_context& ctx, const shape& s, const mixture<detail::n
                 const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
                 const detail::named_t<T>* upstream,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  return host::backward<T>(ctx, s, m, options, features, targets, row_state, upstream, gradient, w);
+  auto call = host::call_of<T>(s, m, options, features, targets);
+  call.row_state = row_state;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<T>(gradient);
+  return host::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 
 // forward and backward in one pass, which saves a matrix product. upstream multiplies the gradients, not the
@@ -177,7 +156,11 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
                         const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                         const detail::named_t<T>* upstream, const loss_result<detail::named_t<T>>& result,
                         const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  return host::loss<T>(ctx, s, m, options, features, labels, nullptr, true, upstream, result, gradient, w);
+  auto call = host::call_of<T>(s, m, options, features, labels);
+  call.upstream = upstream;
+  call.result = result;
+  call.gradient = detail::gradients_of<T>(gradient);
+  return host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 template <class T>
 status forward_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -185,7 +168,11 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
                         const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* upstream,
                         const loss_result<detail::named_t<T>>& result,
                         const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  return host::loss<T>(ctx, s, m, options, features, targets, nullptr, true, upstream, result, gradient, w);
+  auto call = host::call_of<T>(s, m, options, features, targets);
+  call.upstream = upstream;
+  call.result = result;
+  call.gradient = detail::gradients_of<T>(gradient);
+  return host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 
 // Row states of two disjoint sets of classes become that of both: logarithms of sums merge, and of the first numbers, of which
@@ -211,14 +198,20 @@ status finish_forward(const host_context& ctx, const shape& s, const mixture<det
                       const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                       const detail::named_t<T>* row_state, const loss_result<detail::named_t<T>>& result,
                       workspace w) {
-  return host::finish_forward<T>(ctx, s, m, options, features, labels, row_state, result, w);
+  auto call = host::call_of<T>(s, m, options, features, labels);
+  call.row_state = row_state;
+  call.result = result;
+  return host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 template <class T>
 status finish_forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                       const loss_options<detail::named_t<T>>& options, const T* features,
                       const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
                       const loss_result<detail::named_t<T>>& result, workspace w) {
-  return host::finish_forward<T>(ctx, s, m, options, features, targets, row_state, result, w);
+  auto call = host::call_of<T>(s, m, options, features, targets);
+  call.row_state = row_state;
+  call.result = result;
+  return host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 
 // Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
@@ -227,18 +220,16 @@ template <class T, class L>
 status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
               detail::named_t<T>* out, workspace w) {
-  static_assert(host::is_supported<T>, "features and parameters are float or double");
-  status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, m.mean),
-                                         detail::check_options(options), detail::check_features(s, features),
+  const auto call = host::call_of<T>(s, m, options, features, labels);
+  status checked = detail::first_failure(host::check_call(ctx, call),
                                          s.classes > 0 ? detail::check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
   const detail::host_plan p = host::plan<T>(ctx, s, true);
-  checked =
-      detail::first_failure(host::check_workspace<T>(p, s, w),
-                            labels == nullptr ? status::success : host::check_labels(s, options, labels));
+  checked = detail::first_failure(
+      host::check_workspace<T>(p, s, w),
+      labels == nullptr ? status::success : host::check_labels(s, options, call.labels));
   if (checked != status::success) return checked;
-  detail::run_logits<T, detail::host_threads>(p, s, m, options, features, detail::label_reader(labels), out,
-                                              w);
+  detail::run_logits<T, detail::host_threads>(p, call, out, w);
   return status::success;
 }
 template <class T>
@@ -264,18 +255,13 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
                        const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                        const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  status checked = host::check_call(ctx, s, m, options, features);
-  if (checked != status::success) return checked;
-  const detail::host_plan p = host::plan<T>(ctx, s);
-  checked = detail::first_failure(
-      s.classes > 0 ? detail::check_rows(s, grad_logits) : status::success, host::check_workspace<T>(p, s, w),
-      labels == nullptr ? status::success : host::check_labels(s, options, labels));
-  if (checked != status::success) return checked;
-  detail::loss_targets<T> targets = host::targets_of<T>(labels);
-  targets.slope = grad_logits;
-  detail::run_logits_backward<T, detail::host_threads>(p, s, m, options, features, targets, upstream,
-                                                       gradient, w);
-  return status::success;
+  static_assert(host::is_supported<T>, "features and parameters are float or double");
+  using kind = detail::one_kind<detail::target_kind::grad_logits>;
+  auto call = detail::call_of<kind>(s, m, options, features, labels);
+  call.grad_logits = grad_logits;
+  call.upstream = upstream;
+  call.gradient = detail::gradients_of<T>(gradient);
+  return host::call_loss(ctx, call, detail::loss_function::logits_backward, w);
 }
 template <class T>
 status logits_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -291,14 +277,13 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
 template <class T>
 status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
              const score_result<detail::named_t<T>>& result, workspace w) {
-  static_assert(host::is_supported<T>, "features and parameters are float or double");
-  status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, m.mean),
-                                         detail::check_features(s, features));
+  const auto call = host::call_of<T>(s, m, loss_options<T>{}, features, static_cast<const int*>(nullptr));
+  status checked = host::check_call(ctx, call);
   if (checked != status::success) return checked;
   const detail::host_plan p = host::plan<T>(ctx, s, true);
   checked = host::check_workspace<T>(p, s, w);
   if (checked != status::success) return checked;
-  detail::run_score<T, detail::host_threads>(p, s, m, features, result, w);
+  detail::run_score<T, detail::host_threads>(p, call, result, w);
   return status::success;
 }
 

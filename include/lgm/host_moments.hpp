@@ -57,7 +57,7 @@ status accumulate_moments(const host_context& ctx, const shape& s,
   const detail::moments_plan plan = detail::make_moments_plan(ctx, s, host::threads(ctx));
   if (w.data == nullptr) return status::null_pointer;
   if (w.bytes < detail::moments_bytes(plan, s)) return status::workspace_too_small;
-  checked = host::check_labels(s, options, labels);
+  checked = host::check_labels(s, options, detail::label_view(labels));
   if (checked != status::success) return checked;
   detail::moments_driver<T, L, A, detail::host_threads>(plan, s, options, features, labels, moments, w).run();
   return status::success;

@@ -472,10 +472,10 @@ struct feature_terms {
 //   c       class z; read where difference or mean are not 0
 //   origin  [dims], of mu'; null: 0
 template <class Group, class Features, class Centred, class T>
-LGM_HD void begin_feature_gradient(const Group& group, std::int64_t dims, const Features& features,
-                                   const Centred& centred, const feature_terms<T>& terms,
-                                   const class_parameters<T>& c, const detail::named_t<T>* origin, bool add,
-                                   T* out) {
+LGM_HD void init_feature_gradient(const Group& group, std::int64_t dims, const Features& features,
+                                  const Centred& centred, const feature_terms<T>& terms,
+                                  const class_parameters<T>& c, const detail::named_t<T>* origin, bool add,
+                                  T* out) {
   using detail::fused;
   const bool diagonal = c.log_variance != nullptr && c.diagonal,
              of_class = terms.difference != T(0) || terms.mean != T(0);

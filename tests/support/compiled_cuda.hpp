@@ -63,22 +63,14 @@ struct device_traits<support::compiled_cuda> {
 };
 
 // What has gradients, and all the rest: two parts, for two files to compile side by side.
-#define LGM_TEST_CUDA_LOSSES(prefix, Device, T)                                               \
-  prefix template status device_run_loss<Device, T>(                                          \
-      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&, \
-      const number_array<T>&, const device_targets<T>&, bool, const T*, bool, const T*,       \
-      const loss_result<T>&, const device_gradients<T>&, const workspace&);                   \
-  prefix template status device_run_logits_backward<Device, T>(                               \
-      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&, \
-      const number_array<T>&, const device_targets<T>&, const T*, const device_gradients<T>&, \
-      const workspace&);
+#define LGM_TEST_CUDA_LOSSES(prefix, Device, T)                                                         \
+  prefix template status device_run_loss<Device, T>(Device&, const device_limits&, const loss_call<T>&, \
+                                                    const workspace&);
 
 #define LGM_TEST_CUDA_OTHERS(prefix, Device, T)                                                              \
-  prefix template status device_run_logits<Device, T>(                                                       \
-      Device&, const device_limits&, const shape&, const mixture<T>&, const loss_options<T>&,                \
-      const number_array<T>&, const label_view&, T*, const workspace&);                                      \
-  prefix template status device_run_score<Device, T>(Device&, const device_limits&, const shape&,            \
-                                                     const mixture<T>&, const number_array<T>&,              \
+  prefix template status device_run_logits<Device, T>(Device&, const device_limits&, const loss_call<T>&,    \
+                                                      T*, const workspace&);                                 \
+  prefix template status device_run_score<Device, T>(Device&, const device_limits&, const loss_call<T>&,     \
                                                      const score_result<T>&, const workspace&);              \
   prefix template status device_merge_row_state<Device, T>(Device&, const shape&, const T*, T*);             \
   prefix template status device_sgd_step<Device, T>(Device&, const shape&, const sgd_options<T>&,            \

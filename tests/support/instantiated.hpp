@@ -10,26 +10,18 @@
 
 namespace lgm::detail {
 
-#define LGM_TEST_DEVICE_DRIVER(prefix, T)                                                                    \
-  prefix template status device_run_loss(                                                                    \
-      support::emulated_device&, const device_limits&, const shape&, const mixture<T>&,                      \
-      const loss_options<T>&, const number_array<T>&, const device_targets<T>&, bool, const T*, bool,        \
-      const T*, const loss_result<T>&, const device_gradients<T>&, const workspace&);                        \
-  prefix template status device_run_logits(support::emulated_device&, const device_limits&, const shape&,    \
-                                           const mixture<T>&, const loss_options<T>&,                        \
-                                           const number_array<T>&, const label_view&, T*, const workspace&); \
-  prefix template status device_run_logits_backward(support::emulated_device&, const device_limits&,         \
-                                                    const shape&, const mixture<T>&, const loss_options<T>&, \
-                                                    const number_array<T>&, const device_targets<T>&,        \
-                                                    const T*, const device_gradients<T>&, const workspace&); \
-  prefix template status device_run_score(support::emulated_device&, const device_limits&, const shape&,     \
-                                          const mixture<T>&, const number_array<T>&, const score_result<T>&, \
-                                          const workspace&);                                                 \
-  prefix template status device_merge_row_state(support::emulated_device&, const shape&, const T*, T*);      \
-  prefix template status device_sgd_step(support::emulated_device&, const shape&, const sgd_options<T>&,     \
-                                         const gradients<T, T>&, const parameters<T>&,                       \
-                                         const parameters<T>&);                                              \
-  prefix template status device_initialize_means(support::emulated_device&, const shape&, std::uint64_t, T,  \
+#define LGM_TEST_DEVICE_DRIVER(prefix, T)                                                                   \
+  prefix template status device_run_loss(support::emulated_device&, const device_limits&,                   \
+                                         const loss_call<T>&, const workspace&);                            \
+  prefix template status device_run_logits(support::emulated_device&, const device_limits&,                 \
+                                           const loss_call<T>&, T*, const workspace&);                      \
+  prefix template status device_run_score(support::emulated_device&, const device_limits&,                  \
+                                          const loss_call<T>&, const score_result<T>&, const workspace&);   \
+  prefix template status device_merge_row_state(support::emulated_device&, const shape&, const T*, T*);     \
+  prefix template status device_sgd_step(support::emulated_device&, const shape&, const sgd_options<T>&,    \
+                                         const gradients<T, T>&, const parameters<T>&,                      \
+                                         const parameters<T>&);                                             \
+  prefix template status device_initialize_means(support::emulated_device&, const shape&, std::uint64_t, T, \
                                                  const parameters<T>&);
 
 #if !defined(LGM_TEST_INSTANTIATING)

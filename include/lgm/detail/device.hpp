@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/types.hpp>
-#include <type_traits>
 
 // What the drivers in detail/device_*.hpp ask of the device that they run on. They are plain C++: they launch kernels that
 // are function objects over a group, and never touch the memory behind a pointer themselves. So the same driver runs on a
@@ -54,48 +53,6 @@ struct zero_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t row) const {
     group.for_each(columns, [&](std::int64_t j) { out[row * stride + j] = T(0); });
   }
-};
-
-// Labels of any type in the device's memory, widened one at a time.
-class label_view {
- public:
-  label_view() = default;
-  template <class L>
-  explicit label_view(const L* data) : data_(data), kind_(kind_of<L>()) {}
-
-  LGM_HD bool is_null() const { return data_ == nullptr; }
-  LGM_HD std::int64_t operator[](std::int64_t i) const {
-    switch (kind_) {
-      case 1: return at<std::uint8_t>(i);
-      case -1: return at<std::int8_t>(i);
-      case 2: return at<std::uint16_t>(i);
-      case -2: return at<std::int16_t>(i);
-      case 4: return at<std::uint32_t>(i);
-      case -4: return at<std::int32_t>(i);
-      case 8: return at<std::int64_t>(i);
-      default: return at<other_int64>(i);
-    }
-  }
-
- private:
-  // The one of long and long long that std::int64_t is not: as large, but another type.
-  using other_int64 = std::conditional_t<std::is_same<std::int64_t, long>::value, long long, long>;
-
-  // The type's size, negative where its sign tells two types apart; 0: as other_int64.
-  template <class L>
-  static constexpr int kind_of() {
-    static_assert(std::is_integral<L>::value, "labels are integers");
-    constexpr int size = static_cast<int>(sizeof(L));
-    if (size == 8) return std::is_same<std::make_signed_t<L>, std::int64_t>::value ? 8 : 0;
-    return std::is_signed<L>::value ? -size : size;
-  }
-  template <class L>
-  LGM_HD std::int64_t at(std::int64_t i) const {
-    return static_cast<const L*>(data_)[i];
-  }
-
-  const void* data_ = nullptr;
-  int kind_ = 8;
 };
 
 }  // namespace lgm::detail

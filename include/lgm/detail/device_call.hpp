@@ -8,6 +8,7 @@
 #include <lgm/detail/device_loss.hpp>
 #include <lgm/detail/device_plan.hpp>
 #include <lgm/detail/device_score.hpp>
+#include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/types.hpp>
 
@@ -36,80 +37,57 @@ status check_device_workspace(const device_plan& plan, const shape& s, const wor
 }
 
 template <class T>
-status check_device_targets(const shape& s, const device_targets<T>& targets) {
-  if (targets.is_soft()) return check_soft_targets(s, targets.soft);
-  return targets.labels.is_null() && s.samples > 0 ? status::null_pointer : status::success;
+status check_device_call(const device_limits& limits, const loss_call<T>& call) {
+  return first_failure(check_precision<T>(limits.precision, call.features.format), check_shape(call.shape),
+                       check_mean(call.shape, call.mixture.mean), check_options(call.options),
+                       check_features(call.shape, call.features.data));
 }
-
 template <class T>
-status check_device_call(const device_limits& limits, const shape& s, const mixture<T>& m,
-                         const loss_options<T>& o, const number_array<T>& features) {
-  return first_failure(check_precision<T>(limits.precision, features.format), check_shape(s),
-                       check_mean(s, m.mean), check_options(o), check_features(s, features.data));
+status check_device_targets(const loss_call<T>& call) {
+  const shape& s = call.shape;
+  if (call.is_labels())
+    return call.labels.is_null() && s.samples > 0 ? status::null_pointer : status::success;
+  return check_given_targets(call);
 }
 
-// forward (gradient null throughout), backward (report false, with read_state) and forward_backward; finish_forward
-// (report, with read_state).
+// Every loss function: call.requested tells which.
 template <class Device, class T>
-status device_run_loss(Device& device, const device_limits& limits, const shape& s, const mixture<T>& m,
-                       const loss_options<T>& o, const number_array<T>& features,
-                       const device_targets<T>& targets, bool has_state, const T* read_state, bool report,
-                       const T* upstream, const loss_result<T>& result, const device_gradients<T>& gradient,
+status device_run_loss(Device& device, const device_limits& limits, const loss_call<T>& call,
                        const workspace& w) {
-  if (has_state && read_state == nullptr && s.samples > 0) return status::null_pointer;
-  if (has_state && report && (result.correct != nullptr || result.row_state != nullptr))
-    return status::invalid_option;
-  status checked = check_device_call(limits, s, m, o, features);
+  status checked = first_failure(check_state(call), check_device_call(limits, call));
   if (checked != status::success) return checked;
-  const device_plan plan = device_plan::make<T>(s, limits, features.format);
-  checked = first_failure(check_device_workspace<T>(plan, s, w), check_device_targets(s, targets));
+  const device_plan plan = device_plan::make<T>(call.shape, limits, call.features.format);
+  checked = first_failure(check_device_targets(call), check_device_workspace<T>(plan, call.shape, w));
   if (checked != status::success) return checked;
-  device_loss<T, Device>(device, plan, s, m, o, features, targets, w)
-      .loss(read_state, report, upstream, result, gradient);
+  device_loss<T, Device>(device, plan, call, w).run();
   return device.result();
 }
 
-// labels may be null.
+// call: labels or none.
 template <class Device, class T>
-status device_run_logits(Device& device, const device_limits& limits, const shape& s, const mixture<T>& m,
-                         const loss_options<T>& o, const number_array<T>& features, const label_view& labels,
-                         T* out, const workspace& w) {
-  status checked = first_failure(check_device_call(limits, s, m, o, features),
-                                 s.classes > 0 ? check_rows(s, out) : status::success);
+status device_run_logits(Device& device, const device_limits& limits, const loss_call<T>& call, T* out,
+                         const workspace& w) {
+  const shape& s = call.shape;
+  status checked =
+      first_failure(check_device_call(limits, call), s.classes > 0 ? check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
-  const device_plan plan = device_plan::make<T>(s, limits, features.format, true);
+  const device_plan plan = device_plan::make<T>(s, limits, call.features.format, true);
   checked = check_device_workspace<T>(plan, s, w);
   if (checked != status::success) return checked;
-  device_score<T, Device>(device, plan, s, m, features, w).logits(o, labels, out);
+  device_score<T, Device>(device, plan, call, w).logits(out);
   return device.result();
 }
 
-// targets: with a slope, and labels or none.
+// call: shape, mixture and features.
 template <class Device, class T>
-status device_run_logits_backward(Device& device, const device_limits& limits, const shape& s,
-                                  const mixture<T>& m, const loss_options<T>& o,
-                                  const number_array<T>& features, const device_targets<T>& targets,
-                                  const T* upstream, const device_gradients<T>& gradient,
-                                  const workspace& w) {
-  status checked = check_device_call(limits, s, m, o, features);
+status device_run_score(Device& device, const device_limits& limits, const loss_call<T>& call,
+                        const score_result<T>& result, const workspace& w) {
+  status checked = check_device_call(limits, call);
   if (checked != status::success) return checked;
-  const device_plan plan = device_plan::make<T>(s, limits, features.format);
-  checked = first_failure(s.classes > 0 ? check_rows(s, targets.slope) : status::success,
-                          check_device_workspace<T>(plan, s, w));
+  const device_plan plan = device_plan::make<T>(call.shape, limits, call.features.format, true);
+  checked = check_device_workspace<T>(plan, call.shape, w);
   if (checked != status::success) return checked;
-  device_loss<T, Device>(device, plan, s, m, o, features, targets, w).logits_gradients(upstream, gradient);
-  return device.result();
-}
-
-template <class Device, class T>
-status device_run_score(Device& device, const device_limits& limits, const shape& s, const mixture<T>& m,
-                        const number_array<T>& features, const score_result<T>& result, const workspace& w) {
-  status checked = check_device_call(limits, s, m, loss_options<T>{}, features);
-  if (checked != status::success) return checked;
-  const device_plan plan = device_plan::make<T>(s, limits, features.format, true);
-  checked = check_device_workspace<T>(plan, s, w);
-  if (checked != status::success) return checked;
-  device_score<T, Device>(device, plan, s, m, features, w).score(result);
+  device_score<T, Device>(device, plan, call, w).score(result);
   return device.result();
 }
 

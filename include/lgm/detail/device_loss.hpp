@@ -11,39 +11,43 @@
 #include <lgm/detail/device_rows.hpp>
 #include <lgm/detail/device_small.hpp>
 #include <lgm/detail/device_tiles.hpp>
+#include <lgm/detail/loss_call.hpp>
+#include <lgm/detail/loss_row.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 
 // Losses and gradients on a device, host_loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
-// product, visit_kernel (or gather, settle and weigh, where a tile has not all classes), two products more, and what
+// product, visit_kernel (or gather_kernel, evidence_kernel and visit_kernel, where a tile has not all classes), two products more, and what
 // remains for each class.
 
 namespace lgm::detail {
 
 template <class T>
 struct prepare_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
-    t.keep(group, i, t.prepare(group, i));
+    row_record<T> r;
+    prepare_row(group, t.call, t, i, r);
+    t.keep(group, i, r);
   }
 };
 
 // Evidence of the class tile, or of a range of it. store: the logits are left in the tile.
 template <class T>
 struct gather_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   bool store;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     const std::int64_t i = task / t.splits, split = task % t.splits;
     if (t.b.counts[i] == 0) return;
-    const device_rows<T> own = t.slice(split);
+    const device_tile<T> own = t.slice(split);
     row_record<T> r = t.split_record_of(i, split);
     auto row = group.hold(own.tile_row(i), own.class_count);
-    own.gather(group, i, row, r);
+    gather_row(group, t.call, own, i, own.range(i), row, r);
     if (store) row.store(own.tile_row(i));
     t.keep_split(group, i, split, r);
   }
@@ -51,14 +55,14 @@ struct gather_kernel {
 
 // gathered: the evidence of all class tiles is in, and yet to be merged where rows are split.
 template <class T>
-struct settle_kernel {
-  device_rows<T> t;
+struct evidence_kernel {
+  device_tile<T> t;
   bool gathered;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r = t.b.record[i];
     if (gathered && t.b.counts[i] != 0) t.merge_splits(i, r);
-    t.settle(group, i, r);
+    finish_evidence(group, t.call, t, i, r);
     t.keep(group, i, r);
   }
 };
@@ -68,19 +72,19 @@ struct settle_kernel {
 // once for all of it; finished: the products have become logits.
 template <class T>
 struct visit_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   bool at_once, finished, needs_logits, parameters, distances;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     const std::int64_t part = task / t.splits, split = task % t.splits;
-    const device_rows<T> own = t.slice(split);
+    const device_tile<T> own = t.slice(split);
     const std::int64_t classes = own.class_count, first = t.row_count * part / t.parts,
                        last = t.row_count * (part + 1) / t.parts;
     const auto at = [&](T* sums, bool wanted) {
       return wanted ? sums + part * t.class_count + own.begin_in(t) : nullptr;
     };
-    const bool soft = parameters && t.targets.is_soft();
+    const bool soft = parameters && t.call.is_soft();
     const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
                                  at(t.b.class_share, soft), at(t.b.class_probability, soft)};
     group.for_each(classes, [&](std::int64_t k) {
@@ -93,7 +97,7 @@ struct visit_kernel {
       row_record<T> r = t.b.record[i];
       if (t.b.counts[i] == 0) {
         if (at_once) {
-          t.settle(group, i, r);
+          finish_evidence(group, t.call, t, i, r);
           t.keep(group, i, r);
         }
         own.clear_sums(group, i);
@@ -101,15 +105,17 @@ struct visit_kernel {
       }
       auto row = group.hold(own.tile_row(i), classes);
       if (at_once) {
-        t.gather(group, i, row, r);
-        t.settle(group, i, r);
+        gather_row(group, t.call, t, i, t.range(i), row, r);
+        finish_evidence(group, t.call, t, i, r);
         t.keep(group, i, r);
+      } else if (needs_logits && !finished) {
+        row_logits(group, t.call, own, i, own.range(i), row, r);
       }
       const weight_sums<T> weights =
-          own.weigh(group, i, row, at_once || finished, needs_logits, r, sums, t.rounding());
+          row_weights(group, t.call, own, i, own.range(i), row, r, sums, t.rounding());
       own.store_weights(group, i, row);
       if (t.splits == 1)
-        t.begin_gradient(group, i, r, weights);
+        t.init_gradient(group, i, r, weights);
       else
         group.once([&] { t.b.split_weight[i * t.splits + split] = weights; });
     }
@@ -118,8 +124,8 @@ struct visit_kernel {
 
 // What the features' gradient of a row begins with whose classes were split.
 template <class T>
-struct begin_gradient_kernel {
-  device_rows<T> t;
+struct init_gradient_kernel {
+  device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     if (t.b.counts[i] == 0) return;
@@ -130,7 +136,7 @@ struct begin_gradient_kernel {
       weights.beyond += part.beyond;
       weights.extra += part.extra;
     }
-    t.begin_gradient(group, i, t.b.record[i], weights);
+    t.init_gradient(group, i, t.b.record[i], weights);
   }
 };
 
@@ -162,10 +168,10 @@ struct sum_parts_kernel {
 
 template <class T>
 struct begin_sums_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t c) const {
-    const std::int64_t dims = t.shape.dims;
+    const std::int64_t dims = t.call.shape.dims;
     const T* const mean = t.parameters_of(t.first_class + c).mean;
     T* const out = t.b.differences + c * dims;
     if (t.form.as_given)
@@ -177,14 +183,14 @@ struct begin_sums_kernel {
 
 // Adds part `part` of `parts` of the tile's samples of class k to its sums.
 template <class Group, class T>
-LGM_HD void add_targets(const Group& group, const device_rows<T>& t, std::int64_t k, std::int64_t part,
+LGM_HD void add_targets(const Group& group, const device_tile<T>& t, std::int64_t k, std::int64_t part,
                         std::int64_t parts, class_sums<T>& sums) {
   const std::int64_t first = first_of_class(t.b.ranked_class, t.row_count, k),
                      n = first_of_class(t.b.ranked_class, t.row_count, k + 1) - first;
   for (std::int64_t at = first + n * part / parts; at < first + n * (part + 1) / parts; ++at) {
     const std::int64_t i = t.b.ranked_row[at];
     const row_record<T>& r = t.b.record[i];
-    add_target(group, t.shape.dims, t.features(i), t.parameters_of(k).mean, r.weight, r.share, r.miss,
+    add_target(group, t.call.shape.dims, t.features(i), t.parameters_of(k).mean, r.weight, r.share, r.miss,
                r.target.distance, sums);
   }
 }
@@ -192,13 +198,13 @@ LGM_HD void add_targets(const Group& group, const device_rows<T>& t, std::int64_
 // The targets' terms of a part of a class's samples, where few classes have many.
 template <class T>
 struct target_sums_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   std::int64_t parts;
   bool difference, square;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t dims = t.shape.dims, k = t.first_class + task / parts;
+    const std::int64_t dims = t.call.shape.dims, k = t.first_class + task / parts;
     class_sums<T> sums{difference ? t.b.target_differences + task * dims : nullptr,
                        square ? t.b.target_squares + task * dims : nullptr};
     group.for_each(dims, [&](std::int64_t j) {
@@ -218,20 +224,20 @@ struct target_sums_kernel {
 // Gradients of the parameters of class c of the tile, from its sums over samples.
 template <class T>
 struct parameters_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   std::int64_t parts;
   bool difference, square;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t c) const {
-    const std::int64_t dims = t.shape.dims, k = t.first_class + c;
-    const bool add = t.gradient.accumulate || t.first_row > 0, soft = t.targets.is_soft();
+    const std::int64_t dims = t.call.shape.dims, k = t.first_class + c;
+    const bool add = t.call.gradient.accumulate || t.first_row > 0, soft = t.call.is_soft();
     const T weight = t.b.class_sum[c];
     class_sums<T> sums{difference ? t.b.differences + c * dims : nullptr,
                        square ? t.b.squares + c * dims : nullptr};
     sums.share = soft ? t.b.class_share[c] : weight;
     sums.probability = soft ? t.b.class_probability[c] : -weight;
-    if (t.spherical() && t.wants_log_variance()) sums.distance = t.b.class_distance[c];
+    if (t.call.wants_distances()) sums.distance = t.b.class_distance[c];
     if (!soft && parts == 1) add_targets(group, t, k, 0, 1, sums);
     if (!soft && parts > 1) {
       group.for_each(dims, [&](std::int64_t j) {
@@ -248,14 +254,14 @@ struct parameters_kernel {
       }
     }
     const class_parameters<T> p = t.parameters_of(k);
-    if (t.gradient.mean != nullptr)
-      write_mean_gradient(group, dims, p, sums, add, t.gradient.mean + k * dims);
-    if (t.wants_log_variance())
+    if (t.call.gradient.mean != nullptr)
+      write_mean_gradient(group, dims, p, sums, add, t.call.gradient.mean + k * dims);
+    if (t.call.wants_log_variance())
       write_log_variance_gradient(group, dims, p, sums, add,
-                                  t.gradient.log_variance + k * (t.diagonal() ? dims : std::int64_t(1)));
-    if (t.gradient.log_prior != nullptr)
+                                  t.call.gradient.log_variance + k * (t.diagonal() ? dims : std::int64_t(1)));
+    if (t.call.gradient.log_prior != nullptr)
       group.once([&] {
-        T& out = t.gradient.log_prior[k];
+        T& out = t.call.gradient.log_prior[k];
         out = add ? out + sums.probability : sums.probability;
       });
   }
@@ -264,7 +270,7 @@ struct parameters_kernel {
 // Of a gradient of 16 bits.
 template <class T>
 struct write_features_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     t.write_feature_gradient(group, i);
@@ -273,7 +279,7 @@ struct write_features_kernel {
 
 template <class T>
 struct losses_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   bool last;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
@@ -284,83 +290,48 @@ struct losses_kernel {
 template <class T, class Device>
 class device_loss {
  public:
-  device_loss(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
-              const loss_options<T>& o, const number_array<T>& features, const device_targets<T>& targets,
-              const workspace& w)
-      : tiles_(device, plan, s, m, features, w), t_(tiles_.t), device_(device), plan_(plan) {
-    t_.options = o;
-    t_.targets = targets;
-    t_.shares_states = is_shard(s) && !targets.is_given();
-    if (!targets.is_given() && !targets.is_soft() && o.gradient_filter > T(0) && o.label_smoothing == T(0))
-      t_.least = larger(t_.least, std::log(o.gradient_filter));
-  }
+  device_loss(Device& device, const device_plan& plan, const loss_call<T>& call, const workspace& w)
+      : tiles_(device, plan, call, w), t_(tiles_.t), device_(device), plan_(plan) {}
 
-  // Losses, gradients or both. With read_state null the losses' evidence is gathered here; else it is what forward and
-  // merge_row_state left, of all classes of the mixture, and the losses are this call's part of theirs. report: whether
-  // losses are written.
-  void loss(const T* read_state, bool report, const T* upstream, const loss_result<T>& result,
-            const device_gradients<T>& gradient) {
-    const shape& s = t_.shape;
-    t_.read_state = read_state;
-    t_.upstream = upstream;
-    t_.result = result;
-    t_.gradient = gradient;
-    row_wishes& wishes = t_.wishes;
-    wishes.report = report;
-    wishes.find_best = result.correct != nullptr;
-    const bool differentiate = gradient.feature != nullptr || t_.wants_parameters();
-    const bool soft = t_.targets.is_soft(),
-               terms = report && (result.total != nullptr || result.classification != nullptr);
-    wishes.gather_excess = terms && (soft || t_.options.label_smoothing != T(0));
-    wishes.gather_likelihood = report && soft && (result.total != nullptr || result.likelihood != nullptr);
-    const bool evidence = report && (differentiate || wishes.find_best || terms ||
-                                     result.row_state != nullptr || result.log_evidence != nullptr);
-    const bool gather =
-        wishes.gather_excess || wishes.gather_likelihood || (evidence && read_state == nullptr);
-    const bool visit = differentiate || evidence || gather || (report && result.likelihood != nullptr);
+  // What the call requests: losses, gradients or both.
+  void run() {
+    const loss_call<T>& call = t_.call;
+    const loss_requests& requested = call.requested;
+    const shape& s = call.shape;
+    const std::int64_t samples = requested.visit ? s.samples : 0;
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
     // Rows that are split have their evidence first too, but keep their logits.
-    const bool whole = gather && differentiate && plan_.whole_rows && s.classes > 0,
+    const bool whole = requested.gather && requested.differentiate && plan_.whole_rows && s.classes > 0,
                at_once = whole && plan_.splits == 1, finished = whole && !at_once;
 
-    if (visit && !soft && device_plan::is_small(s) && plan_.rows == s.samples && plan_.whole_rows) {
-      run_small(device_, t_, gather, differentiate);
+    if (requested.visit && call.is_labels() && device_plan::is_small(s) && plan_.rows == s.samples &&
+        plan_.whole_rows) {
+      run_small(device_, t_);
       return;
     }
     tiles_.begin();
     if (s.samples == 0) clear_parameters();
-    tiles_.for_row_tiles(visit ? s.samples : 0, [&] {
+    tiles_.for_row_tiles(samples, [&] {
       launch_rows(device_, s.dims, t_.row_count, prepare_kernel<T>{t_});
-      if (!at_once) {
-        if (gather) {
+      if (!at_once && !call.is_grad_logits()) {
+        if (requested.gather) {
           tiles_.for_class_tiles([&] {
             tiles_.make_products();
             launch_rows(device_, t_.class_count / t_.splits, t_.row_count * t_.splits,
                         gather_kernel<T>{t_, finished});
           });
         }
-        launch_rows(device_, s.dims, t_.row_count, settle_kernel<T>{t_, gather});
+        launch_rows(device_, s.dims, t_.row_count, evidence_kernel<T>{t_, requested.gather});
       }
-      if (differentiate) make_gradients(at_once, finished, true);
-      if (report)
+      if (requested.differentiate)
+        make_gradients(at_once, finished, !call.is_grad_logits() || call.wants_distances());
+      if (requested.report)
         device_.template launch<256>(256, 1, losses_kernel<T>{t_, t_.first_row + t_.row_count == s.samples});
     });
-    if (report && (!visit || s.samples == 0)) {
+    if (requested.report && samples == 0) {
       t_.row_count = 0;
       device_.template launch<256>(256, 1, losses_kernel<T>{t_, true});
     }
-  }
-
-  // Gradients from targets.slope, any gradient of the logits.
-  void logits_gradients(const T* upstream, const device_gradients<T>& gradient) {
-    t_.upstream = upstream;
-    t_.gradient = gradient;
-    tiles_.begin();
-    if (t_.shape.samples == 0) clear_parameters();
-    tiles_.for_row_tiles(gradient.feature != nullptr || t_.wants_parameters() ? t_.shape.samples : 0, [&] {
-      launch_rows(device_, t_.shape.dims, t_.row_count, prepare_kernel<T>{t_});
-      make_gradients(false, false, t_.spherical() && t_.wants_log_variance());
-    });
   }
 
  private:
@@ -368,12 +339,12 @@ class device_loss {
   // evidence is yet to be gathered; finished: it has all classes, and their logits. needs_logits: false where the weights do
   // not depend on them.
   void make_gradients(bool at_once, bool finished, bool needs_logits) {
-    const shape& s = t_.shape;
-    if (t_.gradient.feature != nullptr && s.classes == 0)
+    const shape& s = t_.call.shape;
+    if (t_.call.gradient.feature != nullptr && s.classes == 0)
       launch_rows(device_, s.dims, t_.row_count,
                   zero_kernel<T>{s.dims, t_.feature_sum_stride(), t_.feature_sum(0)});
-    const bool parameters = t_.wants_parameters(), distances = t_.spherical() && t_.wants_log_variance();
-    if (parameters && !t_.targets.is_soft())
+    const bool parameters = t_.call.wants_parameters(), distances = t_.call.wants_distances();
+    if (parameters && !t_.call.is_soft())
       device_.template launch<32>(32, rank_kernel::tasks(t_.row_count),
                                   rank_kernel{t_.row_count, t_.b.key, t_.b.ranked_row, t_.b.ranked_class});
     tiles_.for_class_tiles([&] {
@@ -383,19 +354,19 @@ class device_loss {
         tiles_.prepare_operands();
       launch_rows(device_, t_.class_count / t_.splits, t_.parts * t_.splits,
                   visit_kernel<T>{t_, at_once, finished, needs_logits, parameters, distances});
-      if (t_.splits > 1 && t_.gradient.feature != nullptr)
-        launch_rows(device_, s.dims, t_.row_count, begin_gradient_kernel<T>{t_});
-      if (t_.gradient.feature != nullptr) multiply_features();
+      if (t_.splits > 1 && t_.call.gradient.feature != nullptr)
+        launch_rows(device_, s.dims, t_.row_count, init_gradient_kernel<T>{t_});
+      if (t_.call.gradient.feature != nullptr) multiply_features();
       if (parameters) sum_samples(distances);
     });
     if constexpr (std::is_same<T, float>::value)
-      if (t_.gradient.feature != nullptr && is_narrow(t_.gradient.feature_format))
+      if (t_.call.gradient.feature != nullptr && is_narrow(t_.call.gradient.feature_format))
         launch_rows(device_, s.dims, t_.row_count, write_features_kernel<T>{t_});
   }
 
   // The classes' part of the features' gradient.
   void multiply_features() {
-    const std::int64_t dims = t_.shape.dims, stride = t_.feature_sum_stride();
+    const std::int64_t dims = t_.call.shape.dims, stride = t_.feature_sum_stride();
     if (t_.diagonal()) {
       const direct_feature_kernel<T> kernel{t_.row_count,
                                             t_.class_count,
@@ -416,9 +387,10 @@ class device_loss {
 
   // The parameters' gradients of the class tile.
   void sum_samples(bool distances) {
-    const std::int64_t dims = t_.shape.dims, n = t_.class_count;
-    const bool difference = t_.gradient.mean != nullptr, square = t_.diagonal() && t_.wants_log_variance();
-    const bool soft = t_.targets.is_soft();
+    const std::int64_t dims = t_.call.shape.dims, n = t_.class_count;
+    const bool difference = t_.call.gradient.mean != nullptr,
+               square = t_.diagonal() && t_.call.wants_log_variance();
+    const bool soft = t_.call.is_soft();
     const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
                                  soft ? t_.b.class_share : nullptr, soft ? t_.b.class_probability : nullptr};
     launch_rows(device_, smaller(n, mean_columns), ceil_divide(n, mean_columns),
@@ -428,9 +400,9 @@ class device_loss {
                                          n,
                                          dims,
                                          t_.tile_stride,
-                                         row_stride(t_.shape.feature_stride, dims),
+                                         row_stride(t_.call.shape.feature_stride, dims),
                                          t_.tile,
-                                         t_.mixture.mean + t_.first_class * dims,
+                                         t_.call.mixture.mean + t_.first_class * dims,
                                          t_.features(0),
                                          t_.b.counts,
                                          t_.b.differences,
@@ -441,18 +413,18 @@ class device_loss {
       tiles_.multiply(true, false, n, dims, t_.row_count, T(1), tiles_.weights(), t_.tile_stride,
                       t_.b.samples, t_.operand_stride, T(1), t_.b.differences, dims);
     }
-    const std::int64_t parts = t_.targets.is_soft() ? 1 : plan_.target_parts;
+    const std::int64_t parts = t_.call.is_soft() ? 1 : plan_.target_parts;
     if (parts > 1)
       launch_rows(device_, dims, n * parts, target_sums_kernel<T>{t_, parts, difference, square});
     launch_rows(device_, dims, n, parameters_kernel<T>{t_, parts, difference, square});
   }
 
   void clear_parameters() {
-    const device_gradients<T>& g = t_.gradient;
+    const loss_gradients<T>& g = t_.call.gradient;
     if (g.accumulate) return;
-    const std::int64_t classes = t_.shape.classes, dims = t_.shape.dims;
+    const std::int64_t classes = t_.call.shape.classes, dims = t_.call.shape.dims;
     if (g.mean != nullptr) launch_rows(device_, dims, classes, zero_kernel<T>{dims, dims, g.mean});
-    if (t_.wants_log_variance()) {
+    if (t_.call.wants_log_variance()) {
       const std::int64_t each = t_.diagonal() ? dims : 1;
       launch_rows(device_, each, classes, zero_kernel<T>{each, each, g.log_variance});
     }
@@ -460,7 +432,7 @@ class device_loss {
   }
 
   device_tiles<T, Device> tiles_;
-  device_rows<T>& t_;
+  device_tile<T>& t_;
   Device& device_;
   const device_plan& plan_;
 };

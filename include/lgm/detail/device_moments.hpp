@@ -7,6 +7,7 @@
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_ranks.hpp>
+#include <lgm/detail/label_view.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_ranks.hpp>
+#include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
@@ -87,27 +88,15 @@ struct device_plan {
 
 // What the kernels of a call share, in the device's memory.
 template <class T>
-struct call_state {
-  T alpha, divisor;    // divisor: what reduction::mean divides by
-  T class_weight_sum;  // of all classes; where label smoothing or class weights ask for it
-  T log_prior_sum;     // score: log sum_k p_k, which eq:log_mixture divides by
-  bool alpha_usable;
-  std::int64_t counted;                      // samples
-  double total, classification, likelihood;  // sums of the losses of the row tiles so far
-  std::int64_t correct;
+struct device_state : call_state<T> {
   T max_scale, max_norm;  // of the class tile's constants
-  T reach, base_scale;    // of class_constants
-};
-
-struct sample_count {
-  double weight;
-  std::int64_t counted;
+  T reach;                // of class_constants
 };
 
 // The pieces of the workspace; carving and sizing are the same walk.
 template <class T>
 struct device_buffers {
-  call_state<T>*
+  device_state<T>*
       state;  // [1 + plan.parts], the first one that of the call, the others for groups that keep their own
   sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
   T* chunk_sums;                // [plan.chunks, dims], parts of the sum of the means
@@ -154,7 +143,7 @@ struct device_buffers {
     const auto take = [&](std::int64_t rows, std::int64_t columns) {
       return a.take<T>(bounded_product(rows, columns));
     };
-    state = a.take<call_state<T>>(1 + p.parts);
+    state = a.take<device_state<T>>(1 + p.parts);
     sample_counts = a.take<sample_count>(device_plan::count_tasks);
     chunk_sums = take(p.chunks, d);
     offset = take(1, d);

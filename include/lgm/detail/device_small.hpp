@@ -6,6 +6,7 @@
 #include <lgm/detail/device.hpp>
 #include <lgm/detail/device_plan.hpp>
 #include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/loss_row.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
@@ -19,17 +20,17 @@ namespace lgm::detail {
 // keeps a state and class constants of its own.
 template <class T>
 struct small_rows_kernel {
-  device_rows<T> t;
-  bool gather, differentiate;
+  device_tile<T> t;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t part) const {
-    const std::int64_t classes = t.class_count, dims = t.shape.dims;
-    device_rows<T> own = t;
-    own.targets.kind = weight_kind::labels;  // as it is: so that the compiler drops what is for others
+    const std::int64_t classes = t.class_count, dims = t.call.shape.dims;
+    const bool gather = t.call.requested.gather, differentiate = t.call.requested.differentiate;
+    device_tile<T> own = t;
+    own.call.kind = {target_kind::labels};  // as it is: so that the compiler drops what is for others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
-    own.origin = t.mixture.origin;
+    own.centre = t.call.mixture.origin;
     // Arrays that only soft targets need otherwise.
     T *const bias = t.b.class_share + part * classes, *const half_log_dets =
                                                           t.b.class_probability + part * classes;
@@ -37,12 +38,13 @@ struct small_rows_kernel {
     own.b.constants.half_log_det = half_log_dets;
     own.b.constants.scale = nullptr;
 
-    const std::int64_t samples = t.shape.samples;
-    const double weights = group.reduce(
-        samples, 0.0, [&](std::int64_t i) { return t.count_of(i).weight; }, plus{});
-    const std::int64_t counted = group.reduce(
-        samples, std::int64_t(0), [&](std::int64_t i) { return t.count_of(i).counted; }, plus{});
-    own.begin(group, weights, counted, T(0));
+    const std::int64_t samples = t.call.shape.samples;
+    sample_count count;
+    count.weight = group.reduce(
+        samples, 0.0, [&](std::int64_t i) { return t.call.count_of(i).weight; }, plus{});
+    count.counted = group.reduce(
+        samples, std::int64_t(0), [&](std::int64_t i) { return t.call.count_of(i).counted; }, plus{});
+    own.begin(group, count, T(0));
     if (part == 0) group.once([&] { *t.b.state = *own.b.state; });
     group.for_each(classes, [&](std::int64_t k) {
       half_log_dets[k] = half_log_det(serial_group{}, dims, t.parameters_of(k));
@@ -50,23 +52,26 @@ struct small_rows_kernel {
     });
 
     for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
-      row_record<T> r = own.prepare(group, i);
+      row_record<T> r;
+      prepare_row(group, own.call, own, i, r);
       T* const products = t.tile_row(i);
-      const bool counts = t.b.counts[i] != 0;
+      const bool counts = own.counts(i);
       if (counts) {
-        group.for_each(classes, [&](std::int64_t k) { products[k] = -own.direct(i, r.frame)(k); });
+        const auto direct = own.direct(i, 0, r.frame);
+        group.for_each(classes, [&](std::int64_t k) { products[k] = -direct(k); });
         r.frame.pending = 0;
         auto row = group.hold(products, classes);
-        if (gather) own.gather(group, i, row, r);
-        own.settle(group, i, r);
+        if (gather) gather_row(group, own.call, own, i, own.range(i), row, r);
+        finish_evidence(group, own.call, own, i, r);
         if (differentiate) {
-          own.weigh(group, i, row, gather, true, r, {}, unrounded{});
+          if (!gather) row_logits(group, own.call, own, i, own.range(i), row, r);
+          row_weights(group, own.call, own, i, own.range(i), row, r, {}, unrounded{});
           row.store(products);
-          own.begin_gradient(group, i, r, {});
+          own.init_gradient(group, i, r, {});
           add_classes(group, i, own.b.state->base_scale);
         }
       } else {
-        own.settle(group, i, r);
+        finish_evidence(group, own.call, own, i, r);
         if (differentiate) own.clear_sums(group, i);
       }
       if (differentiate) own.write_feature_gradient(group, i);
@@ -78,16 +83,18 @@ struct small_rows_kernel {
   // The classes' part of eq:grad_feature, but for the target's: see feature_terms.
   template <class Group>
   LGM_HD void add_classes(const Group& group, std::int64_t i, T base_scale) const {
-    if (t.gradient.feature == nullptr) return;
+    if (t.call.gradient.feature == nullptr) return;
     const T* const weights = t.tile_row(i);
     // On a shard the target's class has added its mean, or will, in one sum.
     const T* const target =
-        is_shard(t.shape) || t.b.target[i] < 0 ? nullptr : t.parameters_of(t.b.target[i]).mean;
+        is_shard(t.call.shape) || t.b.target[i] < 0 ? nullptr : t.parameters_of(t.b.target[i]).mean;
     const number_array<T> x = t.features(i);
     T* const out = t.feature_sum(i);
-    group.for_each(t.shape.dims, [&](std::int64_t j) {
+    group.for_each(t.call.shape.dims, [&](std::int64_t j) {
       T sum = out[j];
-      const T from = target != nullptr ? target[j] : t.mixture.origin != nullptr ? t.mixture.origin[j] : T(0);
+      const T from = target != nullptr                  ? target[j]
+                     : t.call.mixture.origin != nullptr ? t.call.mixture.origin[j]
+                                                        : T(0);
       for (std::int64_t k = 0; k < t.class_count; ++k) {
         const class_parameters<T> p = t.parameters_of(k);
         const T inverse =
@@ -104,7 +111,7 @@ struct small_rows_kernel {
 // Classes: the parameters' gradients, a task for each class and dimension; and one task for the losses.
 template <class T>
 struct small_classes_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   std::int64_t parameters;  // tasks; 0 where no parameter's gradient is wanted
 
   template <class Group>
@@ -113,15 +120,15 @@ struct small_classes_kernel {
       t.add_losses(group, true);
       return;
     }
-    const std::int64_t dims = t.shape.dims, k = task / dims, j = task % dims;
+    const std::int64_t dims = t.call.shape.dims, k = task / dims, j = task % dims;
     const class_parameters<T> p = t.parameters_of(k);
     const T lambda = p.log_variance == nullptr ? T(1) : inverse_variance(p.log_variance[p.diagonal ? j : 0]);
     const T mean = p.mean[j];
-    const bool add = t.gradient.accumulate, squares = t.diagonal() && t.wants_log_variance();
-    if (t.gradient.mean != nullptr) {
+    const bool add = t.call.gradient.accumulate, squares = t.diagonal() && t.call.wants_log_variance();
+    if (t.call.gradient.mean != nullptr) {
       const T sum =
           over_samples(group, [&](std::int64_t i) { return weight(i, k) * (load(t.features(i), j) - mean); });
-      write(group, add, mean_gradient(sum, lambda), t.gradient.mean + k * dims + j);
+      write(group, add, mean_gradient(sum, lambda), t.call.gradient.mean + k * dims + j);
     }
     if (squares) {
       const T sum = over_samples(group, [&](std::int64_t i) {
@@ -129,20 +136,20 @@ struct small_classes_kernel {
         return weight(i, k) * difference * difference;
       });
       write(group, add, log_variance_gradient(share(group, k), sum, lambda),
-            t.gradient.log_variance + k * dims + j);
+            t.call.gradient.log_variance + k * dims + j);
     }
     if (j != 0) return;
-    if (t.spherical() && t.wants_log_variance()) {
+    if (t.spherical() && t.call.wants_log_variance()) {
       const T distance = over_samples(group, [&](std::int64_t i) {
-        return product_or_zero(weight(i, k), t.direct(i, row_frame<T>{})(k));
+        return product_or_zero(weight(i, k), t.direct(i, 0, row_frame<T>{})(k));
       });
       write(group, add, spherical_log_variance_gradient(share(group, k), distance, dims),
-            t.gradient.log_variance + k);
+            t.call.gradient.log_variance + k);
     }
-    if (t.gradient.log_prior != nullptr) {
+    if (t.call.gradient.log_prior != nullptr) {
       const T sum = over_samples(
           group, [&](std::int64_t i) { return t.b.target[i] == k ? -t.b.record[i].miss : -weight(i, k); });
-      write(group, add, sum, t.gradient.log_prior + k);
+      write(group, add, sum, t.call.gradient.log_prior + k);
     }
   }
 
@@ -169,19 +176,18 @@ struct small_classes_kernel {
   }
 };
 
-// t: of a call with labels; its tile is made here. gather: the rows' evidence comes from this call.
+// t: of a call with labels; its tile is made here.
 template <class Device, class T>
-void run_small(Device& device, device_rows<T> t, bool gather, bool differentiate) {
+void run_small(Device& device, device_tile<T> t) {
   constexpr std::int64_t vector = 16 / sizeof(T);
-  t.row_count = t.shape.samples;
-  t.class_count = t.shape.classes;
+  t.row_count = t.call.shape.samples;
+  t.class_count = t.call.shape.classes;
   t.tile = t.b.tile;
   t.tile_stride = ceil_divide(t.class_count, vector) * vector;
-  const std::int64_t widest = larger(t.class_count, t.shape.dims);
-  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts,
-              small_rows_kernel<T>{t, gather, differentiate});
-  const std::int64_t parameters = t.wants_parameters() ? t.class_count * t.shape.dims : 0;
-  device.template launch<32>(32, parameters + (t.wishes.report ? 1 : 0),
+  const std::int64_t widest = larger(t.class_count, t.call.shape.dims);
+  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts, small_rows_kernel<T>{t});
+  const std::int64_t parameters = t.call.wants_parameters() ? t.class_count * t.call.shape.dims : 0;
+  device.template launch<32>(32, parameters + (t.call.requested.report ? 1 : 0),
                              small_classes_kernel<T>{t, parameters});
 }
 

@@ -21,16 +21,16 @@ namespace lgm::detail {
 // The samples of a task that count.
 template <class T>
 struct count_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   std::int64_t chunk;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t first = task * chunk, n = smaller(chunk, t.shape.samples - first);
+    const std::int64_t first = task * chunk, n = smaller(chunk, t.call.shape.samples - first);
     const double weight = group.reduce(
-        n, 0.0, [&](std::int64_t i) { return t.count_of(first + i).weight; }, plus{});
+        n, 0.0, [&](std::int64_t i) { return t.call.count_of(first + i).weight; }, plus{});
     const std::int64_t counted = group.reduce(
-        n, std::int64_t(0), [&](std::int64_t i) { return t.count_of(first + i).counted; }, plus{});
+        n, std::int64_t(0), [&](std::int64_t i) { return t.call.count_of(first + i).counted; }, plus{});
     group.once([&] { t.b.sample_counts[task] = {weight, counted}; });
   }
 };
@@ -38,32 +38,18 @@ struct count_kernel {
 // The call's state before its first tile.
 template <class T>
 struct begin_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
   std::int64_t count_tasks;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
-    const double weights = group.reduce(
+    sample_count samples;
+    samples.weight = group.reduce(
         count_tasks, 0.0, [&](std::int64_t i) { return t.b.sample_counts[i].weight; }, plus{});
-    const std::int64_t counted = group.reduce(
+    samples.counted = group.reduce(
         count_tasks, std::int64_t(0), [&](std::int64_t i) { return t.b.sample_counts[i].counted; }, plus{});
-    const T priors = t.scores.log_mixture != nullptr ? log_sum_of_priors(group) : T(0);
-    t.begin(group, weights, counted, priors);
-  }
-
- private:
-  // The priors of a shard are taken as they are.
-  template <class Group>
-  LGM_HD T log_sum_of_priors(const Group& group) const {
-    const T* const p = t.mixture.log_prior;
-    if (p == nullptr || t.shape.classes != total_classes(t.shape)) return T(0);
-    log_sum<T> sum;
-    sum.max = group.reduce(
-        t.shape.classes, -numeric<T>::infinity, [&](std::int64_t k) { return p[k]; }, maximum{});
-    const T anchor = sum.anchor();
-    sum.sum = group.reduce(
-        t.shape.classes, T(0), [&](std::int64_t k) { return std::exp(p[k] - anchor); }, plus{});
-    return sum.value();
+    const bool priors = t.scores.result.log_mixture != nullptr;
+    t.begin(group, samples, priors ? log_sum_of_priors(group, t.call.shape, t.call.mixture) : T(0));
   }
 };
 
@@ -109,11 +95,11 @@ struct sum_rows_kernel {
 // The operands and constants of class task of the tile.
 template <class T>
 struct operand_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t c) const {
-    const std::int64_t dims = t.shape.dims, k = t.first_class + c, stride = t.tile_stride;
+    const std::int64_t dims = t.call.shape.dims, k = t.first_class + c, stride = t.tile_stride;
     const class_parameters<T> p = t.parameters_of(k);
     const T h = half_log_det(group, dims, p), bias = t.log_prior(k) - h;
     const T* const centre = t.b.offset;
@@ -149,7 +135,7 @@ struct operand_kernel {
 // The bounds of the tile's cancellation.
 template <class T>
 struct bounds_kernel {
-  device_rows<T> t;
+  device_tile<T> t;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
@@ -165,7 +151,7 @@ struct bounds_kernel {
     T reach = 0;
     if (t.form.as_given)
       reach = T(4) * numeric<T>::epsilon / c.epsilon *
-              std::sqrt(squared_norm(group, t.shape.dims, static_cast<const T*>(t.b.offset)));
+              std::sqrt(squared_norm(group, t.call.shape.dims, static_cast<const T*>(t.b.offset)));
     group.once([&] {
       t.b.state->max_scale = scale;
       t.b.state->max_norm = norm;
@@ -177,14 +163,12 @@ struct bounds_kernel {
 template <class T, class Device>
 class device_tiles {
  public:
-  device_tiles(Device& device, const device_plan& plan, const shape& s, const mixture<T>& m,
-               const number_array<T>& features, const workspace& w)
+  device_tiles(Device& device, const device_plan& plan, const loss_call<T>& call, const workspace& w)
       : device_(device), plan_(plan) {
     arena pieces(w);
+    const shape& s = call.shape;
     t.b = device_buffers<T>(pieces, plan, s);
-    t.shape = s;
-    t.mixture = m;
-    t.all_features = features;
+    t.call = call;
     t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
     t.parts = plan.parts;
     t.splits = plan.splits;
@@ -193,15 +177,15 @@ class device_tiles {
   }
 
   // What the kernels are given.
-  device_rows<T> t;
+  device_tile<T> t;
 
   const device_plan& plan() const { return plan_; }
   Device& device() { return device_; }
 
   // Counts the samples, and sets the state of the call.
   void begin() {
-    const std::int64_t chunk = device_plan::count_chunk_of(t.shape.samples),
-                       tasks = ceil_divide(t.shape.samples, chunk);
+    const std::int64_t chunk = device_plan::count_chunk_of(t.call.shape.samples),
+                       tasks = ceil_divide(t.call.shape.samples, chunk);
     device_.template launch<256>(256, tasks, count_kernel<T>{t, chunk});
     device_.template launch<256>(256, 1, begin_kernel<T>{t, tasks});
   }
@@ -218,30 +202,30 @@ class device_tiles {
   }
   template <class F>
   void for_class_tiles(F f) {
-    for (t.first_class = 0; t.first_class < t.shape.classes; t.first_class += plan_.classes) {
-      t.class_count = smaller(plan_.classes, t.shape.classes - t.first_class);
+    for (t.first_class = 0; t.first_class < t.call.shape.classes; t.first_class += plan_.classes) {
+      t.class_count = smaller(plan_.classes, t.call.shape.classes - t.first_class);
       t.tile = t.b.tile;
       t.tile_stride = plan_.stride;
       f();
     }
   }
-  bool is_last_class_tile() const { return t.first_class + t.class_count == t.shape.classes; }
+  bool is_last_class_tile() const { return t.first_class + t.class_count == t.call.shape.classes; }
 
   // The classes' operands and constants of the tile, unless they are at hand.
   void prepare_operands() {
     if (held_first_ == t.first_class && held_count_ == t.class_count) return;
     held_first_ = t.first_class;
     held_count_ = t.class_count;
-    device_rows<T> own = t;
+    device_tile<T> own = t;
     own.tile_stride = plan_.stride;
-    launch_rows(device_, t.shape.dims, t.class_count, operand_kernel<T>{own});
+    launch_rows(device_, t.call.shape.dims, t.class_count, operand_kernel<T>{own});
     device_.template launch<256>(256, 1, bounds_kernel<T>{own});
   }
 
   // The products of the tile, not yet logits.
   void make_products() {
     prepare_operands();
-    const std::int64_t dims = t.shape.dims;
+    const std::int64_t dims = t.call.shape.dims;
     if (t.diagonal()) {
       const direct_logits_kernel<T> kernel{
           t.row_count,   t.class_count, dims,
@@ -280,19 +264,20 @@ class device_tiles {
   // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
   // zero lose nothing in the products, and 0 on a shard whose row states are to be relative to what all shards know.
   void centre() {
-    const bool given = t.mixture.origin != nullptr;
-    if (given) t.b.offset = const_cast<T*>(t.mixture.origin);  // which is read alone
-    t.origin = t.b.offset;
-    if (given) return;
-    if (t.shape.covariance == covariance::identity && t.shares_states) {
-      launch_rows(device_, t.shape.dims, std::int64_t(1),
-                  zero_kernel<T>{t.shape.dims, t.shape.dims, t.b.offset});
+    const T* const given = t.call.mixture.origin;
+    if (given != nullptr) t.b.offset = const_cast<T*>(given);  // which is read alone
+    t.centre = t.b.offset;
+    if (given != nullptr) return;
+    if (t.call.shape.covariance == covariance::identity && t.call.shares_states) {
+      launch_rows(device_, t.call.shape.dims, std::int64_t(1),
+                  zero_kernel<T>{t.call.shape.dims, t.call.shape.dims, t.b.offset});
       return;
     }
-    const std::int64_t dims = t.shape.dims, blocks = ceil_divide(dims, mean_columns), chunks = plan_.chunks;
+    const std::int64_t dims = t.call.shape.dims, blocks = ceil_divide(dims, mean_columns),
+                       chunks = plan_.chunks;
     T* const sums = chunks == 1 ? t.b.offset : t.b.chunk_sums;
     launch_rows(device_, smaller(dims, mean_columns), blocks * chunks,
-                mean_chunk_kernel<T>{t.shape.classes, dims, chunks, t.mixture.mean, sums});
+                mean_chunk_kernel<T>{t.call.shape.classes, dims, chunks, t.call.mixture.mean, sums});
     if (chunks > 1)
       launch_rows(device_, smaller(dims, mean_columns), blocks,
                   sum_rows_kernel<T>{chunks, dims, sums, t.b.offset});

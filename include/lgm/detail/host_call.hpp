@@ -5,6 +5,7 @@
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
 #include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/label_view.hpp>
 #include <lgm/detail/parallel.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
@@ -46,13 +47,12 @@ status check_workspace(const detail::host_plan& plan, const shape& s, const work
   return w.bytes < detail::host_bytes<T>(plan, s) ? status::workspace_too_small : status::success;
 }
 
-template <class L, class T>
-status check_labels(const shape& s, const loss_options<T>& o, const L* labels) {
-  static_assert(std::is_integral<L>::value, "labels are integers");
-  if (labels == nullptr) return s.samples > 0 ? status::null_pointer : status::success;
+template <class T>
+status check_labels(const shape& s, const loss_options<T>& o, const detail::label_view& labels) {
+  if (labels.is_null()) return s.samples > 0 ? status::null_pointer : status::success;
   const std::int64_t total = detail::total_classes(s);
   for (std::int64_t i = 0; i < s.samples; ++i) {
-    const auto label = static_cast<std::int64_t>(labels[i]);
+    const std::int64_t label = labels[i];
     if ((label < 0 || label >= total) && label != o.ignore_label) return status::label_out_of_range;
   }
   return status::success;

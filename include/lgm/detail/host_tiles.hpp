@@ -9,6 +9,7 @@
 #include <lgm/detail/gemm.hpp>
 #include <lgm/detail/host_operands.hpp>
 #include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/packet_group.hpp>
 #include <lgm/detail/parallel.hpp>
 #include <lgm/detail/scalar.hpp>
@@ -21,26 +22,13 @@
 
 namespace lgm::detail {
 
-// Labels of any type, widened one at a time.
-struct label_reader {
-  const void* data = nullptr;
-  std::int64_t (*read)(const void*, std::int64_t) = nullptr;
-
-  label_reader() = default;
-  template <class L>
-  explicit label_reader(const L* labels)
-      : data(labels), read([](const void* p, std::int64_t i) {
-          return static_cast<std::int64_t>(static_cast<const L*>(p)[i]);
-        }) {}
-  explicit operator bool() const { return data != nullptr; }
-  std::int64_t operator[](std::int64_t i) const { return read(data, i); }
-};
-
-// The margin, which the caller may have left in memory.
+// A range of a tile's classes, of loss_row.hpp.
 template <class T>
-T host_alpha(const loss_options<T>& o) {
-  return o.alpha_at != nullptr ? *o.alpha_at : o.alpha;
-}
+struct host_range {
+  std::int64_t first;
+  const class_constants<T>& constants;
+  std::int64_t target;
+};
 
 template <class T, class Threads>
 class host_tiles {
@@ -81,8 +69,8 @@ class host_tiles {
   // Most weights may be zero: multiply_weights looks whether it is worth leaving them out, task by task.
   void expect_zeros() { expects_zeros_ = !diagonal(); }
 
-  // Row states are to merge with those of other shards.
-  void share_states() { shares_states_ = true; }
+  // Sets the state of the call, but for base_scale, which follows from the classes.
+  void begin(const call_state<T>& state) { state_ = state; }
 
   // Row i of the tile, in its several forms; centred: as the products have it, row stride centred_stride().
   const T* features(std::int64_t i) const { return features_ + (first_row + i) * stride_; }
@@ -95,6 +83,11 @@ class host_tiles {
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
   row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
 
+  const call_state<T>& state() const { return state_; }
+  call_state<T>& state() { return state_; }
+  std::int64_t target(std::int64_t i) const { return buffers.target[i]; }
+  bool counts(std::int64_t i) const { return buffers.counts[i] != 0; }
+
   // Class k of this call.
   class_parameters<T> parameters_of(std::int64_t k) const { return {shape, mixture, k}; }
   T log_prior(std::int64_t k) const { return operands_.log_prior(k); }
@@ -104,11 +97,14 @@ class host_tiles {
     return buffers.target[i] >= 0 && z >= 0 && z < class_count ? z : -1;
   }
 
-  // f() for each row tile, and f() for each class tile within one. all_count: no row will be left out. Where one is, the
-  // products take a copy of the rows, with the same values: what a row gets does not depend on the others.
+  // f() for each row tile, and f() for each class tile within one.
+  //   all_count      no row will be left out. Where one is, the products take a copy of the rows, with the same values: what a
+  //                  row gets does not depend on the others
+  //   shares_states  row states are to merge with those of other shards
   template <class F>
-  void for_row_tiles(std::int64_t samples, bool all_count, F f) {
-    if (samples > 0) operands_.centre(shares_states_);
+  void for_row_tiles(std::int64_t samples, bool all_count, bool shares_states, F f) {
+    if (samples > 0) operands_.centre(shares_states);
+    state_.base_scale = buffers.constants.base_scale;
     in_place_ = all_count && operands_.is_raw();
     for (first_row = 0; first_row < samples; first_row += plan.rows) {
       row_count = smaller(plan.rows, samples - first_row);
@@ -139,40 +135,25 @@ class host_tiles {
     });
   }
 
-  // Prepares row i: centres its features and, where its target is a class of this call (-1: none), takes what the
-  // target says from the differences. Its logits will leave nothing out.
-  void take_row(std::int64_t i, std::int64_t target, T alpha) {
-    row_record<T>& r = buffers.record[i];
-    const group_type group;
-    buffers.target[i] = target;
-    buffers.counts[i] = 1;
+  // Of loss_row.hpp; centres the row's features, or, where it does not count, leaves them out unread.
+  template <class Group>
+  void take_row(const Group& group, std::int64_t i, bool counts, std::int64_t target,
+                row_record<T>& r) const {
+    buffers.target[i] = counts ? target : -1;
+    buffers.counts[i] = counts ? 1 : 0;
     T* const copy = buffers.centred + i * shape.dims;
+    if (!counts) {
+      std::fill(copy, copy + shape.dims, T(0));
+      return;
+    }
     const T half_norm = operands_.is_raw() ? T(0.5) * squared_norm(group, shape.dims, features(i))
                                            : centre_row(group, shape.dims, features(i), buffers.offset, copy);
     if (operands_.is_raw() && !in_place_) std::copy_n(features(i), shape.dims, copy);
-    const T fault = r.begin_frame(group, shape, features(i), half_norm, buffers.constants.base_scale);
+    const T fault = r.begin_frame(group, shape, features(i), half_norm, state_.base_scale);
     if (target < 0) return;
-    r.take_target(target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), alpha),
-                  fault);
-  }
-  // Its logits will leave out what all classes share. alpha: of the target's margin, where it has one.
-  void omit_shared(std::int64_t i, T alpha) { omit_unless_near(i, numeric<T>::infinity, alpha); }
-  // The same, unless the class that decides is near: its d_k.
-  void omit_unless_near(std::int64_t i, T distance, T alpha) {
-    row_record<T>& r = buffers.record[i];
-    const std::int64_t z = buffers.target[i];
-    r.frame = r.frame.bounded();
-    r.frame.omit_unless_near(distance);
-    if (z >= 0)
-      omit_from(group_type{}, shape.dims, features(i), parameters_of(z), log_prior(z), alpha, r.frame,
-                operands_.origin(), buffers.constants.base_scale, r.target);
-  }
-  // Leaves row i out: its features are not read.
-  void skip_row(std::int64_t i) {
-    buffers.target[i] = -1;
-    buffers.counts[i] = 0;
-    T* const row = buffers.centred + i * shape.dims;
-    std::fill(row, row + shape.dims, T(0));
+    r.take_target(
+        target_of(group, shape.dims, features(i), parameters_of(target), log_prior(target), state_.alpha),
+        fault);
   }
 
   // The class constants of the tile, which the products otherwise bring.
@@ -217,45 +198,35 @@ class host_tiles {
     find_bounds();
   }
 
-  // What row functions take at once of row i: the classes of the tile from `first` on. What is decided or summed within a
-  // part does not depend on how classes are cut into tiles.
-  struct row_part {
-    std::int64_t first;
-    row_type row;
-    const class_constants<T>& constants;
-    std::int64_t target;  // as local_target, within the part
-  };
-  // f(part) for the parts of row i, in order.
+  // All classes of the tile, for row i.
+  host_range<T> whole_range(std::int64_t i) const {
+    return {first_class, buffers.constants, local_target(i)};
+  }
+  // f(range, row) for the ranges of classes that row functions take at once of row i, in order. What is decided or summed within
+  // one does not depend on how classes are cut into tiles.
   template <class F>
-  void for_parts(std::int64_t i, F f) const {
+  void for_ranges(std::int64_t i, F f) const {
     const std::int64_t target = local_target(i);
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);
       const bool has_target = target >= first && target < first + count;
-      row_part part{first, group_type{}.hold(tile_row(i) + first, count),
-                    buffers.parts[first / plan.row_part], has_target ? target - first : -1};
-      f(part);
+      row_type row = group_type{}.hold(tile_row(i) + first, count);
+      f(host_range<T>{first_class + first, buffers.parts[first / plan.row_part],
+                      has_target ? target - first : -1},
+        row);
     }
   }
-  // Logits of a part of row i from its products, `target` left out (-1: none is); returns the largest.
-  T finish(std::int64_t i, row_part& part, std::int64_t target, T known_max) const {
-    const row_frame<T>& frame = buffers.record[i].frame;
-    return finish_logits(group_type{}, part.row, part.constants, frame, target, known_max,
-                         direct(i, part, frame));
+  // Of loss_row.hpp; the group is the host's.
+  auto direct(std::int64_t i, std::int64_t first, const row_frame<T>& frame) const {
+    return [this, i, first, &frame](std::int64_t k) { return distance(group_type{}, i, first + k, frame); };
   }
-  // d_k of row i and class k of the part, from the differences, less what the frame omits.
-  auto direct(std::int64_t i, const row_part& part, const row_frame<T>& frame) const {
-    return [this, i, &frame, first = first_class + part.first](std::int64_t k) {
-      return distance(i, first + k, frame);
-    };
-  }
-  // The same for class k of the call. Of few classes, and in many loops.
-  [[gnu::noinline]] T distance(std::int64_t i, std::int64_t k, const row_frame<T>& frame) const {
+  // Of few classes, and in many loops.
+  [[gnu::noinline]] T distance(const group_type& group, std::int64_t i, std::int64_t k,
+                               const row_frame<T>& frame) const {
     const class_parameters<T> c = parameters_of(k);
-    return frame.omitted == T(0)
-               ? T(0.5) * squared_distance(group_type{}, shape.dims, features(i), c)
-               : distance_beyond(group_type{}, shape.dims, features(i), c, operands_.origin(),
-                                 frame.half_norm, buffers.constants.base_scale);
+    return frame.omitted == T(0) ? T(0.5) * squared_distance(group, shape.dims, features(i), c)
+                                 : distance_beyond(group, shape.dims, features(i), c, operands_.origin(),
+                                                   frame.half_norm, state_.base_scale);
   }
 
   // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
@@ -429,7 +400,7 @@ class host_tiles {
   }
 
   bool expects_zeros_ = false;
-  bool shares_states_ = false;
+  call_state<T> state_{};
   bool in_place_ = false;  // the products take features from where the caller has them
   host_operands<T, Threads> operands_;
 };

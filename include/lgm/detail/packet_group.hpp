@@ -247,4 +247,9 @@ struct packet_group {
   }
 };
 
+template <class T>
+serial_group scalar_group(const packet_group<T>&) {
+  return {};
+}
+
 }  // namespace lgm::detail

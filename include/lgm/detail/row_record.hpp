@@ -30,7 +30,7 @@ struct row_record {
   struct {
     std::int64_t index = -1;
     T value = 0;
-  } best, wanted;  // soft targets: the class with the largest logit without margin, and target
+  } best, target_class;  // soft targets: the class with the largest logit without margin, and target
   row_losses<T> losses;
   row_frame<T> frame;  // what its logits, and the evidence, leave out
   T upstream = 0;      // what the gradients of this row are multiplied by
@@ -89,28 +89,28 @@ struct row_record {
   }
 };
 
-// labels; soft targets; or slopes of the caller's own, which need not add up to 0.
-enum class weight_kind { labels, soft, given };
+// What a row's weights are made from; gradients of the logits, the caller's own, need not add up to 0.
+enum class target_kind { labels, soft, grad_logits };
 
 // The terms of a sample's feature gradient in a tile of its classes.
 //   sums        of the tile's weights
-//   kind        what the weights come from
+//   kind        of the call's targets
 //   is_here     whether the target is a class of the tile
 //   scale       1 / Lambda_z; diagonal: 1
 //   base_scale  class_constants::base_scale
 template <class T>
 LGM_HD feature_terms<T> terms_of(const shape& s, const row_record<T>& r, const weight_sums<T>& sums,
-                                 weight_kind kind, bool is_here, T scale, T base_scale) {
+                                 target_kind kind, bool is_here, T scale, T base_scale) {
   feature_terms<T> t;
   if (s.covariance == covariance::diagonal) {
     if (is_here) t.difference = r.weight;
     return t;
   }
   t.sample = sums.beyond;
-  if (kind == weight_kind::given) {
+  if (kind == target_kind::grad_logits) {
     t.sample += base_scale * sums.weight;
     if (is_here) t.difference = scale * r.weight;
-  } else if (kind == weight_kind::soft) {
+  } else if (kind == target_kind::soft) {
     t.sample += base_scale * sums.extra;
     // 0 but for what rounding has made of the weights in the products.
     if (r.deciding >= 0) t.mean = base_scale * (sums.weight - sums.extra);
