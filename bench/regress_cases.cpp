@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <lgm/detail/gemm.hpp>
+#include <lgm/detail/host/gemm.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/lgm.hpp>
 #include <random>

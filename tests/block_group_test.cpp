@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <lgm/detail/block_group.cuh>
-#include <lgm/detail/run_tasks.cuh>
+#include <lgm/detail/cuda/block_group.cuh>
+#include <lgm/detail/cuda/run_tasks.cuh>
 #include <lgm/formula.hpp>
 #include <limits>
 #include <stdexcept>

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/column.hpp>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <vector>
 
 #include "support/problem.hpp"

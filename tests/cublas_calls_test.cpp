@@ -11,8 +11,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <lgm/detail/cuda_product.cuh>
-#include <lgm/detail/device_call.hpp>
+#include <lgm/detail/cuda/product.cuh>
+#include <lgm/detail/device/call.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <limits>
 #include <string>

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <cstdio>
-#include <lgm/detail/block_group.cuh>
+#include <lgm/detail/cuda/block_group.cuh>
 #include <vector>
 
 namespace {

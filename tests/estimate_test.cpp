@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <lgm/moments.hpp>
 #include <limits>
 #include <string>
@@ -358,7 +358,7 @@ struct arguments {
   guarded<float> mean{4, 3}, log_variance{4, 3}, log_prior{4};
   lgm::host_context context = context_of(1);
   lgm::shape shape = samples.shape;
-  scratch memory{lgm::host::moments_bytes(context, shape)};
+  scratch memory{lgm::detail::host::moments_bytes(context, shape)};
 
   lgm::loss_options<float> options = samples.options;
   const float* features = samples.features.data();
@@ -483,7 +483,7 @@ TEST_CASE("workspace_size is enough, for fewer samples too, and keeps to the lim
         for (std::int64_t samples = 0; samples <= 1000000; samples += 1 + samples / 3) {
           const lgm::shape s = make_shape(samples, 5, dims, lgm::covariance::identity);
           const auto context = context_of(threads, limit);
-          const std::size_t bytes = lgm::host::moments_bytes(context, s);
+          const std::size_t bytes = lgm::detail::host::moments_bytes(context, s);
           CHECK(bytes >= fewer);
           CHECK(bytes <= lgm::workspace_size<float>(context, s));
           CHECK(bytes <= lgm::workspace_size<double>(context, s));

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <lgm/detail/sparse.hpp>
+#include <lgm/detail/host/sparse.hpp>
 #include <vector>
 
 #include "support/cases.hpp"

@@ -156,7 +156,7 @@ LGM_HD void compute_row(results<T>& out) {
   out.add(p.row, classes);
   const lgm::feature_terms<T> terms{T(0.25), T(0.5), lgm::sums_of_weights(group, row, constants).weight};
   lgm::init_feature_gradient(group, dims, p.features, p.centred, terms, p.parameters_of(target), p.offset,
-                              false, p.gradient);
+                             false, p.gradient);
   out.add(p.gradient, dims);
 
   // Soft targets.

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <lgm/detail/device_call.hpp>
-#include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/cuda/launch_shape.hpp>
+#include <lgm/detail/device/call.hpp>
 
 #include "support/cases.hpp"
 #include "support/recording_device.hpp"

@@ -3,7 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <lgm/moments.hpp>
 #include <limits>
 #include <string>

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <lgm/detail/device/product_form.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/product_form.hpp>
 #include <limits>
 #include <vector>
 

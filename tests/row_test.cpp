@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <iterator>
 #include <lgm/column.hpp>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <lgm/row.hpp>
 #include <vector>
 

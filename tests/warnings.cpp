@@ -26,7 +26,7 @@ struct tensor {
 
 namespace {
 
-// A device (lgm/detail/device.hpp) whose products are left out.
+// A device (lgm/detail/device/launch.hpp) whose products are left out.
 struct device_context {
   std::size_t tile_bytes = 0;
   lgm::precision precision = lgm::precision::highest;

@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <lgm/detail/device/product_form.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/product_form.hpp>
 #include <lgm/types.hpp>
 #include <string>
 #include <type_traits>

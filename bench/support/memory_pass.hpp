@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <lgm/detail/packet_group.hpp>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/packet_group.hpp>
+#include <lgm/detail/host/parallel.hpp>
 #include <lgm/host.hpp>
 
 #include "support/array.hpp"
@@ -24,8 +24,8 @@ class memory_pass {
 
   void run() {
     lgm::detail::parallel_for<lgm::detail::host_threads>(
-        context_.parallel_for, values_.size() < 4 * task_size ? 1 : lgm::host::threads(context_), tasks(),
-        [&](std::int64_t task, int) {
+        context_.parallel_for, values_.size() < 4 * task_size ? 1 : lgm::detail::host::threads(context_),
+        tasks(), [&](std::int64_t task, int) {
           using vector = lgm::detail::packet<T>;
           const lgm::detail::packet_group<T> group;
           const std::int64_t begin = task * task_size, end = std::min(values_.size(), begin + task_size);

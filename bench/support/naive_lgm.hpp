@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/parallel.hpp>
 #include <lgm/host.hpp>
 #include <numeric>
 
@@ -124,8 +124,8 @@ class naive_lgm {
 
   template <class F>
   void for_each(std::int64_t n, F f) const {
-    lgm::detail::parallel_for<lgm::detail::host_threads>(context_.parallel_for, lgm::host::threads(context_),
-                                                         n, [&](std::int64_t i, int) { f(i); });
+    lgm::detail::parallel_for<lgm::detail::host_threads>(
+        context_.parallel_for, lgm::detail::host::threads(context_), n, [&](std::int64_t i, int) { f(i); });
   }
 
   lgm::host_context context_;

@@ -4,9 +4,9 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cstdint>
-#include <lgm/detail/gemm.hpp>
-#include <lgm/detail/host_plan.hpp>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/gemm.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/host.hpp>
 #include <vector>
 
@@ -61,7 +61,7 @@ class tile_products {
  public:
   tile_products(const lgm::host_context& context, std::int64_t dims)
       : context_(context),
-        threads_(lgm::host::threads(context)),
+        threads_(lgm::detail::host::threads(context)),
         dims_(dims),
         gemm_(static_cast<std::size_t>(threads_)) {}
 
@@ -229,7 +229,7 @@ class plain_products {
     }
     using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const int before = Eigen::nbThreads();
-    Eigen::setNbThreads(lgm::host::threads(context_));
+    Eigen::setNbThreads(lgm::detail::host::threads(context_));
     const Eigen::Map<const matrix> x(features, samples_, dims_), mu(mean, classes_, dims_);
     Eigen::Map<matrix> w(logits_.data(), samples_, classes_);
     w.noalias() = x * mu.transpose();

@@ -5,7 +5,7 @@
 #include <cuda_fp16.h>
 #include <cstddef>
 #include <lgm/cuda_context.cuh>
-#include <lgm/detail/cuda_device.cuh>
+#include <lgm/detail/cuda/cuda_device.cuh>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/device.hpp>
 #include <lgm/types.hpp>

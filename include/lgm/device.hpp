@@ -5,12 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_call.hpp>
-#include <lgm/detail/device_moments.hpp>
-#include <lgm/detail/device_update.hpp>
+#include <lgm/detail/device/call.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/moment_sums.hpp>
+#include <lgm/detail/device/product_form.hpp>
+#include <lgm/detail/device/update.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/product_form.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/whitening_driver.hpp>
 #include <lgm/detail/workspace.hpp>
@@ -38,7 +38,7 @@ namespace lgm {
 namespace detail {
 
 // What makes a type the context of a device: a specialisation with
-//   using device_type = ...;                                a Device (detail/device.hpp), made of (context, scratch)
+//   using device_type = ...;                                a Device (detail/device/launch.hpp), made of (context, scratch)
 //   static std::size_t scratch_bytes(const Context&, const shape&);   what its products take of the workspace
 // and two members of the context: tile_bytes, what the workspace is kept within where the shape allows it, and precision.
 template <class Context>

@@ -8,7 +8,7 @@
 #include <limits>
 
 // Every scalar equation of the loss, once. V is a floating point type, or a packet of one on the host
-// (detail/packet_group.hpp): one formula, two widths. The README's table names the function of each tag.
+// (detail/host/packet_group.hpp): one formula, two widths. The README's table names the function of each tag.
 
 namespace lgm {
 

@@ -8,10 +8,10 @@
 #include <lgm/column.hpp>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_call.hpp>
-#include <lgm/detail/host_driver.hpp>
-#include <lgm/detail/host_plan.hpp>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/call.hpp>
+#include <lgm/detail/host/driver.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/host_moments.hpp>
@@ -29,11 +29,9 @@
 // hook makes the products or host_context::batch_invariant is false. A call that answers anything but status::success has written nothing. Features, labels and results must not overlap. Calls may run at the same time, with one
 // context too, where none writes what another one reads or writes; each then needs a workspace of its own.
 
-namespace lgm {
-
 // What follows depends on how this translation unit is compiled, and so does its name.
+namespace lgm::detail {
 inline namespace LGM_HOST_NAMESPACE {
-
 namespace host {
 
 // The kind of targets: labels or soft_targets<T>.
@@ -75,21 +73,26 @@ status call_loss(const host_context& ctx, detail::loss_call<T, detail::one_kind<
 }
 
 }  // namespace host
+}  // namespace LGM_HOST_NAMESPACE
+}  // namespace lgm::detail
+
+namespace lgm {
+inline namespace LGM_HOST_NAMESPACE {
 
 // Bytes of workspace that are enough for any function at this shape and at any number of samples below it, whatever the
 // memory's address (but for estimate_whitening, see whitening_workspace_size). 0 for a shape that the functions would refuse.
 template <class F, class T = F>
 std::size_t workspace_size(const host_context& ctx, const shape& s) {
-  static_assert(std::is_same<F, T>::value && host::is_supported<T>,
+  static_assert(std::is_same<F, T>::value && detail::host::is_supported<T>,
                 "features and parameters are float or double");
-  if (host::check_shape(ctx, s) != status::success) return 0;
-  const detail::host_plan plan = host::plan<T>(ctx, s);
-  const std::size_t bytes =
-      detail::larger(detail::host_bytes<T>(plan, s), detail::host_bytes<T>(host::plan<T>(ctx, s, true), s));
+  if (detail::host::check_shape(ctx, s) != status::success) return 0;
+  const detail::host_plan plan = detail::host::plan<T>(ctx, s);
+  const std::size_t bytes = detail::larger(detail::host_bytes<T>(plan, s),
+                                           detail::host_bytes<T>(detail::host::plan<T>(ctx, s, true), s));
   // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
   const bool one_tile = plan.rows == s.samples && plan.operand == s.classes;
   return std::max<std::size_t>({one_tile ? bytes : detail::larger(bytes, ctx.tile_bytes),
-                                host::moments_bytes(ctx, s), host::whiten_bytes<T>(ctx, s)});
+                                detail::host::moments_bytes(ctx, s), detail::host::whiten_bytes<T>(ctx, s)});
 }
 
 // Losses of a batch (eq:classification, eq:likelihood, eq:loss).
@@ -105,18 +108,18 @@ template <class T, class L>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                const loss_result<detail::named_t<T>>& result, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, labels);
+  auto call = detail::host::call_of<T>(s, m, options, features, labels);
   call.result = result;
-  return host::call_loss(ctx, call, detail::loss_function::forward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 template <class T>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features,
                const soft_targets<detail::named_t<T>>& targets, const loss_result<detail::named_t<T>>& result,
                workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, targets);
+  auto call = detail::host::call_of<T>(s, m, options, features, targets);
   call.result = result;
-  return host::call_loss(ctx, call, detail::loss_function::forward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::forward, w);
 }
 
 // Gradients of a batch (eq:grad_feature, eq:grad_mean, eq:grad_log_variance, eq:grad_log_prior), from what
@@ -130,11 +133,11 @@ status backward(const host_context& ctx, const shape& s, const mixture<detail::n
                 const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                 const detail::named_t<T>* row_state, const detail::named_t<T>* upstream,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, labels);
+  auto call = detail::host::call_of<T>(s, m, options, features, labels);
   call.row_state = row_state;
   call.upstream = upstream;
   call.gradient = detail::gradients_of<T>(gradient);
-  return host::call_loss(ctx, call, detail::loss_function::backward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 template <class T>
 status backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -142,11 +145,11 @@ status backward(const host_context& ctx, const shape& s, const mixture<detail::n
                 const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
                 const detail::named_t<T>* upstream,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, targets);
+  auto call = detail::host::call_of<T>(s, m, options, features, targets);
   call.row_state = row_state;
   call.upstream = upstream;
   call.gradient = detail::gradients_of<T>(gradient);
-  return host::call_loss(ctx, call, detail::loss_function::backward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::backward, w);
 }
 
 // forward and backward in one pass, which saves a matrix product. upstream multiplies the gradients, not the
@@ -156,11 +159,11 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
                         const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                         const detail::named_t<T>* upstream, const loss_result<detail::named_t<T>>& result,
                         const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, labels);
+  auto call = detail::host::call_of<T>(s, m, options, features, labels);
   call.upstream = upstream;
   call.result = result;
   call.gradient = detail::gradients_of<T>(gradient);
-  return host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 template <class T>
 status forward_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -168,11 +171,11 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
                         const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* upstream,
                         const loss_result<detail::named_t<T>>& result,
                         const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, targets);
+  auto call = detail::host::call_of<T>(s, m, options, features, targets);
   call.upstream = upstream;
   call.result = result;
   call.gradient = detail::gradients_of<T>(gradient);
-  return host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 
 // Row states of two disjoint sets of classes become that of both: logarithms of sums merge, and of the first numbers, of which
@@ -180,8 +183,8 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
 //   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
 template <class T>
 status merge_row_state(const host_context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
-  static_assert(host::is_supported<T>, "row states are float or double");
-  const status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_rows(s, from),
+  static_assert(detail::host::is_supported<T>, "row states are float or double");
+  const status checked = detail::first_failure(detail::host::check_shape(ctx, s), detail::check_rows(s, from),
                                                detail::check_rows(s, into));
   if (checked != status::success) return checked;
   for (std::int64_t i = 0; i < s.samples; ++i) merge_state(from + 2 * i, into + 2 * i);
@@ -198,20 +201,20 @@ status finish_forward(const host_context& ctx, const shape& s, const mixture<det
                       const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                       const detail::named_t<T>* row_state, const loss_result<detail::named_t<T>>& result,
                       workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, labels);
+  auto call = detail::host::call_of<T>(s, m, options, features, labels);
   call.row_state = row_state;
   call.result = result;
-  return host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 template <class T>
 status finish_forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                       const loss_options<detail::named_t<T>>& options, const T* features,
                       const soft_targets<detail::named_t<T>>& targets, const detail::named_t<T>* row_state,
                       const loss_result<detail::named_t<T>>& result, workspace w) {
-  auto call = host::call_of<T>(s, m, options, features, targets);
+  auto call = detail::host::call_of<T>(s, m, options, features, targets);
   call.row_state = row_state;
   call.result = result;
-  return host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 
 // Logits l_k (eq:logit), with the margin at each counted sample's target; labels null: no margin.
@@ -220,14 +223,14 @@ template <class T, class L>
 status logits(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
               const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
               detail::named_t<T>* out, workspace w) {
-  const auto call = host::call_of<T>(s, m, options, features, labels);
-  status checked = detail::first_failure(host::check_call(ctx, call),
+  const auto call = detail::host::call_of<T>(s, m, options, features, labels);
+  status checked = detail::first_failure(detail::host::check_call(ctx, call),
                                          s.classes > 0 ? detail::check_rows(s, out) : status::success);
   if (checked != status::success) return checked;
-  const detail::host_plan p = host::plan<T>(ctx, s, true);
+  const detail::host_plan p = detail::host::plan<T>(ctx, s, true);
   checked = detail::first_failure(
-      host::check_workspace<T>(p, s, w),
-      labels == nullptr ? status::success : host::check_labels(s, options, call.labels));
+      detail::host::check_workspace<T>(p, s, w),
+      labels == nullptr ? status::success : detail::host::check_labels(s, options, call.labels));
   if (checked != status::success) return checked;
   detail::run_logits<T, detail::host_threads>(p, call, out, w);
   return status::success;
@@ -255,13 +258,13 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
                        const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                        const detail::named_t<T>* grad_logits, const detail::named_t<T>* upstream,
                        const gradients<detail::named_t<T>, detail::named_t<T>>& gradient, workspace w) {
-  static_assert(host::is_supported<T>, "features and parameters are float or double");
+  static_assert(detail::host::is_supported<T>, "features and parameters are float or double");
   using kind = detail::one_kind<detail::target_kind::grad_logits>;
   auto call = detail::call_of<kind>(s, m, options, features, labels);
   call.grad_logits = grad_logits;
   call.upstream = upstream;
   call.gradient = detail::gradients_of<T>(gradient);
-  return host::call_loss(ctx, call, detail::loss_function::logits_backward, w);
+  return detail::host::call_loss(ctx, call, detail::loss_function::logits_backward, w);
 }
 template <class T>
 status logits_backward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
@@ -277,11 +280,12 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
 template <class T>
 status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
              const score_result<detail::named_t<T>>& result, workspace w) {
-  const auto call = host::call_of<T>(s, m, loss_options<T>{}, features, static_cast<const int*>(nullptr));
-  status checked = host::check_call(ctx, call);
+  const auto call =
+      detail::host::call_of<T>(s, m, loss_options<T>{}, features, static_cast<const int*>(nullptr));
+  status checked = detail::host::check_call(ctx, call);
   if (checked != status::success) return checked;
-  const detail::host_plan p = host::plan<T>(ctx, s, true);
-  checked = host::check_workspace<T>(p, s, w);
+  const detail::host_plan p = detail::host::plan<T>(ctx, s, true);
+  checked = detail::host::check_workspace<T>(p, s, w);
   if (checked != status::success) return checked;
   detail::run_score<T, detail::host_threads>(p, call, result, w);
   return status::success;
@@ -293,9 +297,9 @@ status score(const host_context& ctx, const shape& s, const mixture<detail::name
 template <class T>
 status initialize_means(const host_context& ctx, const shape& s, std::uint64_t seed, detail::named_t<T> scale,
                         const parameters<T>& p) {
-  static_assert(host::is_supported<T>, "parameters are float or double");
+  static_assert(detail::host::is_supported<T>, "parameters are float or double");
   const status checked =
-      detail::first_failure(host::check_shape(ctx, s), detail::check_mean(s, p.mean),
+      detail::first_failure(detail::host::check_shape(ctx, s), detail::check_mean(s, p.mean),
                             std::isfinite(scale) ? status::success : status::invalid_option);
   if (checked != status::success) return checked;
   const std::int64_t all = s.classes * s.dims, first = s.class_begin * s.dims;
@@ -321,8 +325,9 @@ template <class T>
 status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& options,
                 const gradients<detail::named_t<T>, detail::named_t<T>>& gradient,
                 const parameters<detail::named_t<T>>& momentum, const parameters<detail::named_t<T>>& p) {
-  static_assert(host::is_supported<T>, "parameters are float or double");
-  const status checked = detail::first_failure(host::check_shape(ctx, s), detail::check_options(options));
+  static_assert(detail::host::is_supported<T>, "parameters are float or double");
+  const status checked =
+      detail::first_failure(detail::host::check_shape(ctx, s), detail::check_options(options));
   if (checked != status::success) return checked;
   const std::int64_t all = s.classes * s.dims;
   const T scale = options.inverse_loss_scale_at != nullptr ? *options.inverse_loss_scale_at : T(1);
@@ -357,7 +362,7 @@ status sgd_step(const host_context& ctx, const shape& s, const sgd_options<T>& o
     // A part of the array to a thread.
     const std::int64_t part = std::int64_t(1) << 15, parts = (a.size + part - 1) / part;
     detail::parallel_for<detail::host_threads>(
-        ctx.parallel_for, parts < 4 ? 1 : host::threads(ctx), parts, [&](std::int64_t i, int) {
+        ctx.parallel_for, parts < 4 ? 1 : detail::host::threads(ctx), parts, [&](std::int64_t i, int) {
           const std::int64_t first = i * part;
           sgd_update(detail::packet_group<T>{}, detail::smaller(part, a.size - first), a.rule,
                      a.gradient + first, a.velocity == nullptr ? nullptr : a.velocity + first,

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_call.hpp>
-#include <lgm/detail/host_moments.hpp>
+#include <lgm/detail/host/call.hpp>
+#include <lgm/detail/host/moment_sums.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
@@ -15,11 +15,9 @@
 // batches and merged across threads, shards and ranks, and the parameters that follow from them. What
 // lgm/host.hpp says of all functions holds here too.
 
-namespace lgm {
-
 // What follows depends on how this translation unit is compiled, and so does its name.
+namespace lgm::detail {
 inline namespace LGM_HOST_NAMESPACE {
-
 namespace host {
 
 // Bytes that accumulate_moments needs.
@@ -28,6 +26,11 @@ inline std::size_t moments_bytes(const host_context& ctx, const shape& s) {
 }
 
 }  // namespace host
+}  // namespace LGM_HOST_NAMESPACE
+}  // namespace lgm::detail
+
+namespace lgm {
+inline namespace LGM_HOST_NAMESPACE {
 
 // Adds a batch to the moments of its classes.
 //   options   ignore_label, and sample_weight where not null; the others have no part in it, but must be in their range.
@@ -48,16 +51,17 @@ template <class T, class L, class A>
 status accumulate_moments(const host_context& ctx, const shape& s,
                           const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
                           const class_moments<A>& moments, workspace w) {
-  static_assert(host::is_supported<T> && host::is_supported<A>, "features and moments are float or double");
+  static_assert(detail::host::is_supported<T> && detail::host::is_supported<A>,
+                "features and moments are float or double");
   status checked =
-      detail::first_failure(host::check_shape(ctx, s), detail::check_options(options),
+      detail::first_failure(detail::host::check_shape(ctx, s), detail::check_options(options),
                             moments.mean != nullptr ? detail::check_features(s, features) : status::success,
                             detail::check_rows(s, labels), detail::check_moments(s, moments));
   if (checked != status::success) return checked;
-  const detail::moments_plan plan = detail::make_moments_plan(ctx, s, host::threads(ctx));
+  const detail::moments_plan plan = detail::make_moments_plan(ctx, s, detail::host::threads(ctx));
   if (w.data == nullptr) return status::null_pointer;
   if (w.bytes < detail::moments_bytes(plan, s)) return status::workspace_too_small;
-  checked = host::check_labels(s, options, detail::label_view(labels));
+  checked = detail::host::check_labels(s, options, detail::label_view(labels));
   if (checked != status::success) return checked;
   detail::moments_driver<T, L, A, detail::host_threads>(plan, s, options, features, labels, moments, w).run();
   return status::success;
@@ -71,14 +75,14 @@ status accumulate_moments(const host_context& ctx, const shape& s,
 template <class A>
 status merge_moments(const host_context& ctx, const shape& s, const class_moments<A>& from,
                      const class_moments<A>& into) {
-  static_assert(host::is_supported<A>, "moments are float or double");
+  static_assert(detail::host::is_supported<A>, "moments are float or double");
   const status checked = detail::first_failure(
-      host::check_shape(ctx, s), detail::check_moments(s, from), detail::check_moments(s, into),
+      detail::host::check_shape(ctx, s), detail::check_moments(s, from), detail::check_moments(s, into),
       detail::check_source(s, into.mean, from.mean), detail::check_source(s, into.m2, from.m2),
       into.scatter != nullptr && from.scatter == nullptr && s.dims > 0 ? status::null_pointer
                                                                        : status::success);
   if (checked != status::success) return checked;
-  detail::run_merge<A, detail::host_threads>(ctx, host::threads(ctx), s, from, into);
+  detail::run_merge<A, detail::host_threads>(ctx, detail::host::threads(ctx), s, from, into);
   return status::success;
 }
 
@@ -96,17 +100,19 @@ status merge_moments(const host_context& ctx, const shape& s, const class_moment
 template <class A, class T>
 status estimate(const host_context& ctx, const shape& s, const class_moments<A>& moments,
                 const estimate_options<detail::named_t<T>>& options, const parameters<T>& p) {
-  static_assert(host::is_supported<T> && host::is_supported<A>, "moments and parameters are float or double");
+  static_assert(detail::host::is_supported<T> && detail::host::is_supported<A>,
+                "moments and parameters are float or double");
   parameters<T> written = p;
   if (s.covariance == covariance::identity || s.dims == 0) written.log_variance = nullptr;
   const status checked = detail::first_failure(
-      host::check_shape(ctx, s),
+      detail::host::check_shape(ctx, s),
       moments.count == nullptr && s.classes > 0 ? status::null_pointer : status::success,
       detail::check_source(s, written.mean, moments.mean),
       detail::check_source(s, written.log_variance, moments.m2), detail::check_options(options));
   if (checked != status::success) return checked;
   if (options.decay == T(1)) return status::success;
-  detail::estimate_driver<A, T, detail::host_threads>(ctx, host::threads(ctx), s, moments, options, written)
+  detail::estimate_driver<A, T, detail::host_threads>(ctx, detail::host::threads(ctx), s, moments, options,
+                                                      written)
       .run();
   return status::success;
 }

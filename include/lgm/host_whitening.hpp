@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_call.hpp>
-#include <lgm/detail/host_device.hpp>
+#include <lgm/detail/host/as_device.hpp>
+#include <lgm/detail/host/call.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/whitening_driver.hpp>
 #include <lgm/detail/workspace.hpp>
@@ -25,11 +25,9 @@
 //
 // What lgm/host.hpp says of all functions holds here too.
 
-namespace lgm {
-
 // What follows depends on how this translation unit is compiled, and so does its name.
+namespace lgm::detail {
 inline namespace LGM_HOST_NAMESPACE {
-
 namespace host {
 
 // The pieces of whiten's workspace.
@@ -63,15 +61,20 @@ struct whitening_pieces {
 };
 
 }  // namespace host
+}  // namespace LGM_HOST_NAMESPACE
+}  // namespace lgm::detail
+
+namespace lgm {
+inline namespace LGM_HOST_NAMESPACE {
 
 // Bytes of workspace that estimate_whitening needs with moments of A: two matrices [dims, dims] or less. workspace_size, which
 // is for the functions that every batch needs, does not cover it. 0 for a shape that it would refuse.
 template <class A>
 std::size_t whitening_workspace_size(const host_context& ctx, const shape& s) {
-  static_assert(host::is_supported<A>, "moments are float or double");
-  if (host::check_shape(ctx, s) != status::success) return 0;
+  static_assert(detail::host::is_supported<A>, "moments are float or double");
+  if (detail::host::check_shape(ctx, s) != status::success) return 0;
   detail::arena a;
-  const host::whitening_pieces<A> sizes(a, ctx, s);
+  const detail::host::whitening_pieces<A> sizes(a, ctx, s);
   static_cast<void>(sizes);
   return a.bytes();
 }
@@ -86,14 +89,15 @@ template <class A, class T>
 status estimate_whitening(const host_context& ctx, const shape& s, const class_moments<A>& moments,
                           const whitening_options<detail::named_t<T>>& options, const whitening<T>& out,
                           workspace w) {
-  static_assert(host::is_supported<T> && host::is_supported<A>, "moments and results are float or double");
-  const status checked =
-      detail::first_failure(host::check_shape(ctx, s), detail::check_whitening(s, moments, options, out));
+  static_assert(detail::host::is_supported<T> && detail::host::is_supported<A>,
+                "moments and results are float or double");
+  const status checked = detail::first_failure(detail::host::check_shape(ctx, s),
+                                               detail::check_whitening(s, moments, options, out));
   if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
   if (w.bytes < whitening_workspace_size<A>(ctx, s)) return status::workspace_too_small;
   detail::arena a(w);
-  host::whitening_pieces<A> pieces(a, ctx, s);
+  detail::host::whitening_pieces<A> pieces(a, ctx, s);
   detail::whitening_driver<detail::host_device<A, detail::host_threads>, A, T> driver(
       pieces.device, s, moments, out, pieces.buffers);
   driver.factor(options);
@@ -109,14 +113,14 @@ status estimate_whitening(const host_context& ctx, const shape& s, const class_m
 template <class T>
 status whiten(const host_context& ctx, const shape& s, const whitening<detail::named_t<T>>& map, const T* in,
               detail::named_t<T>* out, workspace w) {
-  static_assert(host::is_supported<T>, "features are float or double");
+  static_assert(detail::host::is_supported<T>, "features are float or double");
   const status checked =
-      detail::first_failure(host::check_shape(ctx, s), detail::check_whiten(s, map, in, out));
+      detail::first_failure(detail::host::check_shape(ctx, s), detail::check_whiten(s, map, in, out));
   if (checked != status::success) return checked;
   if (w.data == nullptr) return status::null_pointer;
-  if (w.bytes < host::whiten_bytes<T>(ctx, s)) return status::workspace_too_small;
+  if (w.bytes < detail::host::whiten_bytes<T>(ctx, s)) return status::workspace_too_small;
   detail::arena a(w);
-  host::whiten_pieces<T> pieces(a, ctx, s);
+  detail::host::whiten_pieces<T> pieces(a, ctx, s);
   detail::run_whiten(
       pieces.device, s, map, in, [](const T* all, std::int64_t first) { return all + first; }, out,
       pieces.rows, pieces.tile);

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/cuda/launch_shape.hpp>
+#include <lgm/detail/cuda/run_tasks.cuh>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/run_tasks.cuh>
 #include <lgm/device.hpp>
 #include <lgm/types.hpp>
 

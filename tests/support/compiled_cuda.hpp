@@ -27,7 +27,7 @@ struct compiled_cuda {
   bool waits = true;
 };
 
-// The Device (lgm/detail/device.hpp) of that context.
+// The Device (lgm/detail/device/launch.hpp) of that context.
 class compiled_cuda_device {
  public:
   compiled_cuda_device(const compiled_cuda& context, const lgm::workspace& scratch)

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <lgm/detail/device.hpp>
+#include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
@@ -11,7 +11,7 @@
 #include "support/emulated_group.hpp"
 #include "support/narrow.hpp"
 
-// Devices whose memory is the host's (detail/device.hpp says what a device is): a driver that runs on them is the driver
+// Devices whose memory is the host's (detail/device/launch.hpp says what a device is): a driver that runs on them is the driver
 // that runs on a GPU, kernel by kernel, with the groups' barriers, their lanes' own variables and the order of lanes and
 // tasks under the test's control.
 

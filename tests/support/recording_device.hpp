@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/cuda/launch_shape.hpp>
+#include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/types.hpp>
 #include <vector>

@@ -5,7 +5,7 @@
 #include <lgm/config.hpp>
 
 // The operations that formulas and reductions need beyond + - *, for scalars. Packets bring their own, found
-// by argument-dependent lookup (detail/packet_group.hpp).
+// by argument-dependent lookup (detail/host/packet_group.hpp).
 
 namespace lgm::detail {
 

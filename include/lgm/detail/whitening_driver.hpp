@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
+#include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
@@ -14,7 +14,7 @@
 #include <lgm/types.hpp>
 #include <lgm/whitening.hpp>
 
-// The driver of a shared covariance, once for the host (detail/host_device.hpp) and for devices: nearly all of the work is in
+// The driver of a shared covariance, once for the host (detail/host/as_device.hpp) and for devices: nearly all of the work is in
 // its products. The Cholesky factor of the covariance is made a block of columns at a time, from all before it, and inverted
 // in its own memory, the last block of columns first.
 

@@ -3,8 +3,8 @@
 
 #include <array>
 #include <cstdint>
-#include <lgm/detail/eigen.hpp>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/eigen.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>

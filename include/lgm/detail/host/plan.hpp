@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <lgm/detail/direct.hpp>
-#include <lgm/detail/gemm.hpp>
+#include <lgm/detail/host/direct.hpp>
+#include <lgm/detail/host/gemm.hpp>
 #include <lgm/detail/row_record.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_tiles.hpp>
+#include <lgm/detail/host/tiles.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/score_row.hpp>
 #include <lgm/row.hpp>

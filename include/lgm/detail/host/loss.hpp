@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <lgm/column.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_tiles.hpp>
+#include <lgm/detail/host/tiles.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/loss_row.hpp>
 #include <lgm/row.hpp>

@@ -6,10 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/gemm.hpp>
-#include <lgm/detail/host_plan.hpp>
-#include <lgm/detail/packet_group.hpp>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/gemm.hpp>
+#include <lgm/detail/host/packet_group.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <lgm/column.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_direct.hpp>
-#include <lgm/detail/device_plan.hpp>
-#include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/device/direct.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/plan.hpp>
+#include <lgm/detail/device/tile.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>

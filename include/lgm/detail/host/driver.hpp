@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <lgm/detail/host_loss.hpp>
-#include <lgm/detail/host_score.hpp>
+#include <lgm/detail/host/loss.hpp>
+#include <lgm/detail/host/score.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/types.hpp>
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <lgm/detail/device.hpp>
+#include <lgm/detail/device/launch.hpp>
 
 namespace lgm::detail {
 

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_plan.hpp>
-#include <lgm/detail/device_rows.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/plan.hpp>
+#include <lgm/detail/device/tile.hpp>
 #include <lgm/detail/loss_row.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/row.hpp>

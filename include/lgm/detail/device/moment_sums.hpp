@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_ranks.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/ranks.hpp>
 #include <lgm/detail/label_view.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
@@ -16,7 +16,7 @@
 #include <lgm/types.hpp>
 #include <limits>
 
-// The moments on a device, detail/host_moments.hpp's counterpart. A class's samples are merged one after the other, in the
+// The moments on a device, detail/host/moment_sums.hpp's counterpart. A class's samples are merged one after the other, in the
 // order they have in the call, each dimension by itself: the bits of count, mean and m2 do not depend on how samples are cut
 // into tiles or batches.
 

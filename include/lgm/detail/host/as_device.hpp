@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <lgm/detail/gemm.hpp>
-#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/host/gemm.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/parallel.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
@@ -15,7 +15,7 @@
 
 namespace lgm::detail {
 
-// The host as a device (detail/device.hpp), for drivers that are written once for both: those whose time is that of their
+// The host as a device (detail/device/launch.hpp), for drivers that are written once for both: those whose time is that of their
 // products. Its groups are single threads; left operands are not transposed. T: what is multiplied.
 template <class T, class Threads>
 class host_device {

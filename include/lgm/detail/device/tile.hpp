@@ -4,12 +4,12 @@
 #include <cmath>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_plan.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/plan.hpp>
+#include <lgm/detail/device/product_form.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/loss_row.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
 #include <lgm/detail/score_row.hpp>
 #include <lgm/row.hpp>

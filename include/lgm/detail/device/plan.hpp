@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_ranks.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/product_form.hpp>
+#include <lgm/detail/device/ranks.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/product_form.hpp>
 #include <lgm/detail/row_record.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <lgm/detail/eigen.hpp>
+#include <lgm/detail/host/eigen.hpp>
 #include <lgm/group.hpp>
 #include <type_traits>
 

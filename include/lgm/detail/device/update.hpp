@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <lgm/column.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
+#include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/formula.hpp>
 #include <lgm/schedule.hpp>

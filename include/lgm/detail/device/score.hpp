@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_rows.hpp>
-#include <lgm/detail/device_tiles.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/tile.hpp>
+#include <lgm/detail/device/tiles.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/score_row.hpp>
 #include <lgm/row.hpp>

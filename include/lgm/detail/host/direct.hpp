@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/detail/workspace.hpp>
 #include <type_traits>

@@ -3,8 +3,8 @@
 
 #include <cuda_runtime.h>
 #include <cstdint>
-#include <lgm/detail/block_group.cuh>
-#include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/cuda/block_group.cuh>
+#include <lgm/detail/cuda/launch_shape.hpp>
 #include <lgm/group.hpp>
 #include <type_traits>
 

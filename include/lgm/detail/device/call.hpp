@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/device_loss.hpp>
-#include <lgm/detail/device_plan.hpp>
-#include <lgm/detail/device_score.hpp>
+#include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/loss.hpp>
+#include <lgm/detail/device/plan.hpp>
+#include <lgm/detail/device/score.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/types.hpp>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <lgm/detail/packet_group.hpp>
+#include <lgm/detail/host/packet_group.hpp>
 
 // Products with weights of which most are zero, on one thread: a row of the other operand for each weight that is not.
 

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <lgm/column.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/direct.hpp>
-#include <lgm/detail/host_plan.hpp>
-#include <lgm/detail/packet_group.hpp>
-#include <lgm/detail/parallel.hpp>
+#include <lgm/detail/host/direct.hpp>
+#include <lgm/detail/host/packet_group.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/detail/scalar.hpp>
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>

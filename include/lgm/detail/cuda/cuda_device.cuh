@@ -5,18 +5,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <lgm/cuda_context.cuh>
-#include <lgm/detail/cuda_product.cuh>
-#include <lgm/detail/device.hpp>
-#include <lgm/detail/launch_shape.hpp>
+#include <lgm/detail/cuda/launch_shape.hpp>
+#include <lgm/detail/cuda/product.cuh>
+#include <lgm/detail/cuda/run_tasks.cuh>
+#include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/number_format.hpp>
-#include <lgm/detail/run_tasks.cuh>
 #include <lgm/detail/workspace.hpp>
 #include <lgm/group.hpp>
 #include <lgm/types.hpp>
 
 namespace lgm::detail {
 
-// The Device (detail/device.hpp) behind a cuda_context.
+// The Device (detail/device/launch.hpp) behind a cuda_context.
 class cuda_device {
  public:
   // scratch: for the products.

@@ -4,20 +4,18 @@
 #include <cstdint>
 #include <lgm/config.hpp>
 #include <lgm/detail/check.hpp>
-#include <lgm/detail/host_plan.hpp>
+#include <lgm/detail/host/parallel.hpp>
+#include <lgm/detail/host/plan.hpp>
 #include <lgm/detail/label_view.hpp>
-#include <lgm/detail/parallel.hpp>
 #include <lgm/host_context.hpp>
 #include <lgm/types.hpp>
 #include <type_traits>
 
 // What every host function checks and decides before it computes.
 
-namespace lgm {
-
 // What follows depends on how this translation unit is compiled, and so does its name.
+namespace lgm::detail {
 inline namespace LGM_HOST_NAMESPACE {
-
 namespace host {
 
 template <class T>
@@ -59,6 +57,5 @@ status check_labels(const shape& s, const loss_options<T>& o, const detail::labe
 }
 
 }  // namespace host
-
 }  // namespace LGM_HOST_NAMESPACE
-}  // namespace lgm
+}  // namespace lgm::detail
