@@ -19,7 +19,7 @@ __global__ void classify(lgm::shape shape) {
   if (i >= shape.samples) return;
   const lgm::serial_group group;  // this thread alone
   const lgm::mixture<float> mixture{mean};
-  auto row = group.hold(logits + i * classes, classes);
+  auto row = group.load_row(logits + i * classes, classes);
   group.for_each(row, [&](float& l, std::int64_t k) {
     const lgm::class_parameters<float> c(shape, mixture, k);
     const float distance = 0.5f * lgm::squared_distance(group, dims, features + i * dims, c);

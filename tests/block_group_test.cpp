@@ -66,7 +66,7 @@ struct counting_kernel {
         n, 0.0, [&](std::int64_t i) { return own[n - 1 - i]; }, lgm::plus{});
     const double largest = group.reduce(
         n, -1.0, [&](std::int64_t i) { return own[n - 1 - i]; }, lgm::maximum{});
-    group.once([&] {
+    group.one_lane([&] {
       sums[task] = static_cast<std::int64_t>(sum + largest);
       ++visits[task];
     });

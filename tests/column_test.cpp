@@ -56,7 +56,7 @@ void check_columns(const Group& group) {
         std::vector<T> begun(size_of(dims));
         lgm::begin_class_sum(group, dims, c.mean, offset.data(), weight_sum, begun.data());
         for (std::size_t j = 0; j < size_of(dims); ++j) difference[j] += begun[j];
-        sums.share = weight_sum;
+        sums.variance_weight = weight_sum;
         sums.probability = -weight_sum;
         for (std::size_t i = 0; i < 20; ++i) {
           if (p.labels[i] != k) continue;

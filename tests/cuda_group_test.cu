@@ -34,7 +34,7 @@ __global__ void store_and_read(std::int64_t n, const float* in, float* row, floa
   group.for_each(n, [&](std::int64_t i) { stored[i] = 2 * in[i]; });
   read_others(0);
 
-  auto held = group.hold(row, n);
+  auto held = group.load_row(row, n);
   wait_in_half_of_the_lanes<Group>();
   group.for_each(held, [&](float& value, std::int64_t i) {
     value *= 2;
@@ -46,7 +46,7 @@ __global__ void store_and_read(std::int64_t n, const float* in, float* row, floa
   held.store(stored + 2 * n);
   read_others(2);
 
-  group.once([&] {
+  group.one_lane([&] {
     for (std::int64_t i = 0; i < n; ++i) stored[3 * n + i] = 2 * in[i];
   });
   read_others(3);

@@ -27,7 +27,7 @@ std::vector<device_context> split_contexts(const lgm::shape& s) {
     for (const bool forward_only : {false, true}) {
       const auto plan = lgm::detail::device_plan::make<T>(s, {c.tile_bytes, c.precision},
                                                           lgm::detail::number_format::full, forward_only);
-      REQUIRE(plan.splits > 1);
+      REQUIRE(plan.class_parts > 1);
       REQUIRE(plan.whole_rows == (c.tile_bytes > std::size_t{3} << 20));
     }
   return contexts;

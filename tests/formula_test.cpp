@@ -49,10 +49,10 @@ TEST_CASE_TEMPLATE("the target's miss is the sigmoid of the rest, and the deriva
                    double) {
   for (const T r : rests<T>()) {
     const real exact = 1 / (1 + std::exp(-static_cast<real>(r)));
-    CHECK(ulps(lgm::target_miss(r), exact) < 4);
+    CHECK(ulps(lgm::target_residual(r), exact) < 4);
   }
-  CHECK(lgm::target_miss(-lgm::numeric<T>::infinity) == T(0));
-  CHECK(lgm::target_miss(lgm::numeric<T>::infinity) == T(1));
+  CHECK(lgm::target_residual(-lgm::numeric<T>::infinity) == T(0));
+  CHECK(lgm::target_residual(lgm::numeric<T>::infinity) == T(1));
 }
 
 TEST_CASE_TEMPLATE("weights of a row add up to the target's miss, far from zero as well", T, float, double) {

@@ -57,7 +57,7 @@ struct add_target_run {
     lgm::class_sums<T> sums{in.variant & 1 ? out.a : nullptr, in.variant & 2 ? out.b : nullptr, T(1), T(2),
                             T(4)};
     lgm::add_target(group, in.n, in.features.data(), in.mean.data(), T(0.5), T(0.25), T(8), T(3), sums);
-    for (const T value : {sums.distance, sums.share, sums.probability}) answers.push_back(value);
+    for (const T value : {sums.distance, sums.variance_weight, sums.probability}) answers.push_back(value);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {

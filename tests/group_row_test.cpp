@@ -387,9 +387,9 @@ struct add_excess_run {
     const auto held = hold_copy(group, in.logits, out.scratch);
     lgm::row_evidence<T> e;
     e.others.max = in.largest_logit();
-    lgm::add_excess(group, held, elements_of(in.soft_target), e);
+    lgm::add_gap(group, held, elements_of(in.soft_target), e);
     answers.push_back(e.coefficient);
-    answers.push_back(e.excess);
+    answers.push_back(e.gap);
   }
   template <class T>
   static void expect(const inputs<T>& in, expectation_of<T>& e) {
@@ -530,7 +530,7 @@ template <class T>
 lgm::class_sum_rows<T> soft_sums(const arrays<T>& out, bool with_distance) {
   lgm::class_sum_rows<T> sums;
   sums.weight = out.b;
-  (with_distance ? sums.distance : sums.share) = out.c;
+  (with_distance ? sums.distance : sums.variance_weight) = out.c;
   sums.probability = out.d;
   return sums;
 }

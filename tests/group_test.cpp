@@ -96,11 +96,11 @@ TEST_CASE("an algorithm that leaves a changed row in registers and reads its mem
     std::vector<double> values(9, 1.0);
     double result = 0;
     support::emulated_group{4, lane_order::forward, rows}.run([&](const auto& group, int) {
-      auto row = group.hold(values.data(), std::int64_t(9));
+      auto row = group.load_row(values.data(), std::int64_t(9));
       group.for_each(row, [](double& value, std::int64_t) { value = 2; });
       const double total = group.reduce(
           9, 0.0, [&](std::int64_t i) { return row.data[i]; }, lgm::plus{});
-      group.once([&] { result = total; });
+      group.one_lane([&] { result = total; });
     });
     return result;
   };
@@ -173,8 +173,9 @@ TEST_CASE_TEMPLATE("misuse is reported, and the next run is not harmed", Team, s
   CHECK_THROWS_WITH_AS(
       team.run([&](const auto& group, int) { group.for_each(1, [&](auto) { sum(group, 7); }); }),
       "reduce inside for_each", support::group_misuse);
-  CHECK_THROWS_AS(team.run([&](const auto& group, int) { group.once([&] { group.for_each(7, nothing); }); }),
-                  support::group_misuse);
+  CHECK_THROWS_AS(
+      team.run([&](const auto& group, int) { group.one_lane([&] { group.for_each(7, nothing); }); }),
+      support::group_misuse);
   // Whatever a lane throws comes out.
   CHECK_THROWS_WITH_AS(team.run([&](const auto& group, int lane) {
     sum(group, 7);

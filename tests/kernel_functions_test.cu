@@ -99,8 +99,8 @@ LGM_HD void compute_row(results<T>& out) {
   out.add(lgm::cancellation<T>::bound(half_norm, constants.max_scale, constants.max_norm));
   out.add(constants.bound_of(half_norm, target) + constants.slack(T(1), T(1)) +
           constants.threshold(T(1), T(1)));
-  out.add(lgm::keep_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
-  out.add(lgm::keep_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
+  out.add(lgm::store_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
+  out.add(lgm::store_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
   out.add(p.scratch, std::int64_t(2));
   out.add(lgm::unrounded{}(T(0.125)));
   lgm::row_frame<T> frame = lgm::row_frame<T>(half_norm, T(1)).bounded();
@@ -128,7 +128,7 @@ LGM_HD void compute_row(results<T>& out) {
   mixture.mean = p.mean;
   out.add(static_cast<T>(lgm::nearest_scaled(group, p.shape, mixture, p.features)));
 
-  auto row = group.hold(p.row, classes);
+  auto row = group.load_row(p.row, classes);
   const auto fill = [&] { group.for_each(row, [&](T& l, std::int64_t k) { l = p.products[k]; }); };
   fill();
   lgm::nearest_class<T> nearest;
@@ -142,13 +142,13 @@ LGM_HD void compute_row(results<T>& out) {
   T top = lgm::finish_logits(group, row, constants, frame, target, own.logit, direct);
   out.add(p.row, target);
   lgm::row_evidence<T> evidence = lgm::evidence_of(group, row, top, 0, true);
-  lgm::add_excess(
+  lgm::add_gap(
       group, row, [&](std::int64_t k) { return k == target ? T(0) : T(0.0625); }, evidence);
   evidence.merge(lgm::row_evidence<T>());
   const T others = evidence.others.value();
   const lgm::log_evidence<T> log_evidence(own.logit, evidence.others);
   out.add(others);
-  out.add(evidence.excess_under(log_evidence));
+  out.add(evidence.classification_loss(log_evidence));
   const lgm::class_sum_rows<T> no_sums;
   out.add(
       lgm::finish_weights(group, row, constants, frame, log_evidence, T(-1), T(0), nullptr, target, no_sums)

@@ -45,7 +45,7 @@ LGM_HD void compute_row(const problem<T>& p, std::int64_t i) {
 
   const lgm::class_parameters<T> own(p.shape, p.mixture, z);
   const lgm::row_target<T> target = lgm::target_of(group, dims, features, own, log_prior, p.alpha);
-  auto row = group.hold(logits, classes);
+  auto row = group.load_row(logits, classes);
   group.for_each(row, [&](T& l, std::int64_t k) {
     const lgm::class_parameters<T> c(p.shape, p.mixture, k);
     const T distance = T(0.5) * lgm::squared_distance(group, dims, features, c);

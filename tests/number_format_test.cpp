@@ -120,8 +120,8 @@ TEST_CASE("operands of two parts keep what they say") {
 TEST_CASE("a mean of reduced precision answers what was stored of it, without its scale") {
   float stored[2] = {};
   const lgm::detail::scaled_row<float> row{{stored, nullptr, number_format::tf32}, 1};
-  CHECK(keep_scaled(row, 0, 1 + 0x1p-12f, 4.0f) == 1);
+  CHECK(store_scaled(row, 0, 1 + 0x1p-12f, 4.0f) == 1);
   CHECK(stored[1] == 4);
-  CHECK(keep_scaled(row, 0, 1 + 0x1p-10f, 4.0f) == 1 + 0x1p-10f);
-  CHECK(keep_scaled(row, 0, 5.0f, 0.0f) == 0);
+  CHECK(store_scaled(row, 0, 1 + 0x1p-10f, 4.0f) == 1 + 0x1p-10f);
+  CHECK(store_scaled(row, 0, 5.0f, 0.0f) == 0);
 }

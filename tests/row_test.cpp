@@ -129,7 +129,7 @@ void check_row(const Group& group) {
             std::vector<lgm::row_evidence<T>> parts;
             std::vector<T> class_sum(size_of(classes), T(0)), class_distance(size_of(classes), T(0));
             const auto range = [&](std::int64_t begin, std::int64_t count) {
-              auto held = group.hold(values.data() + begin, count);
+              auto held = group.load_row(values.data() + begin, count);
               const T top = lgm::finish_logits(group, held, row.from(begin), row.frame(), z - begin,
                                                -lgm::numeric<T>::infinity,
                                                [&](std::int64_t k) { return row.direct(group)(begin + k); });
@@ -159,7 +159,7 @@ void check_row(const Group& group) {
             const lgm::log_evidence<T> evidence(target.logit, all.others);
             T sum = 0;
             const auto weigh = [&](std::int64_t begin, std::int64_t count) {
-              auto held = group.hold(values.data() + begin, count);
+              auto held = group.load_row(values.data() + begin, count);
               const lgm::weight_sums<T> part = lgm::finish_weights(
                   group, held, row.from(begin), row.frame(), evidence, T(-1), T(0), nullptr, z - begin,
                   {class_sum.data() + begin, class_distance.data() + begin});
@@ -203,7 +203,7 @@ void check_row(const Group& group) {
 
         // The nearest class.
         std::vector<T> values = row.products, distances(size_of(classes));
-        const auto held = group.hold(values.data(), classes);
+        const auto held = group.load_row(values.data(), classes);
         const auto nearest = lgm::nearest_of(group, held, row.constants, row.frame(), 100, row.direct(group),
                                              distances.data());
         CHECK(values == row.products);
@@ -262,7 +262,7 @@ void check_nearest_again(const Group& group) {
   direct[slot(nearest)] = T(8.25);
   direct[slot(far)] = T(1);  // nobody asks: the product is not that far off
   const lgm::class_constants<T> c{zero.data(), zero.data(), nullptr, norm.data(), zero.data(), T(1), T(4096)};
-  const auto held = group.hold(products.data(), n);
+  const auto held = group.load_row(products.data(), n);
   const auto found = lgm::nearest_of(
       group, held, c, lgm::row_frame<T>(T(0.5), T(1)), 100, [&](std::int64_t k) { return direct[slot(k)]; },
       distances.data());
@@ -282,7 +282,7 @@ TEST_CASE_TEMPLATE("a range of the target alone has no logit, however far its cl
   T zero = 0, norm = 4096, product = 2000;
   const lgm::class_constants<T> c{&zero, &zero, nullptr, &norm, &zero, T(1), norm};
   const lgm::serial_group group;
-  auto held = group.hold(&product, std::int64_t(1));
+  auto held = group.load_row(&product, std::int64_t(1));
   const T none = -lgm::numeric<T>::infinity;
   CHECK(lgm::finish_logits(group, held, c, lgm::row_frame<T>(T(0.5), T(1)), 0, none,
                            [](std::int64_t) { return T(1); }) == none);
@@ -314,7 +314,7 @@ TEST_CASE("logits near the largest are computed again where the product cancels"
   CHECK(std::fabs(static_cast<real>(expanded) - exact) > 0.01L);
 
   std::vector<float> values = row.products;
-  auto held = group.hold(values.data(), std::int64_t(6));
+  auto held = group.load_row(values.data(), std::int64_t(6));
   int computed = 0;
   const auto direct = [&](std::int64_t k) {
     ++computed;

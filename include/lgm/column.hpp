@@ -17,7 +17,7 @@ namespace lgm {
 // Stores scale * value, and answers value. Where `out` is no pointer but an operand of reduced precision, it has an overload
 // of its own, which answers the value that was stored.
 template <class T, class Index, class V>
-LGM_HD V keep_scaled(T* out, Index j, V value, T scale) {
+LGM_HD V store_scaled(T* out, Index j, V value, T scale) {
   store(out, j, V(scale) * value);
   return value;
 }
@@ -30,7 +30,7 @@ LGM_HD T centre_class(const Group& group, std::int64_t dims, const class_paramet
   return scale * group.reduce(
                      dims, T(0),
                      [&](auto j) {
-                       const auto t = keep_scaled(out, j, load(c.mean, j) - load(offset, j), scale);
+                       const auto t = store_scaled(out, j, load(c.mean, j) - load(offset, j), scale);
                        return t * t;
                      },
                      plus{});
@@ -42,9 +42,9 @@ template <class T>
 struct class_sums {
   T* difference;  // [dims], sum_i w_ik (x_i - mu_k)
   T* square;  // [dims], sum_i w_ik (x_i - mu_k)^2; null unless the covariance is diagonal and it is wanted
-  T distance = 0;     // sum_i w_ik d_ik
-  T share = 0;        // sum_i [lambda delta_kz - g_ik]
-  T probability = 0;  // sum_i g_ik
+  T distance = 0;         // sum_i w_ik d_ik
+  T variance_weight = 0;  // sum_i [lambda delta_kz - g_ik]
+  T probability = 0;      // sum_i g_ik
 };
 
 // What sum_i w_ik (x_i - mu_k) has besides the product sum_i w_ik x'_i, x' = x - offset, which then adds to it: out
@@ -60,11 +60,11 @@ LGM_HD void begin_class_sum(const Group& group, std::int64_t dims, const T* mean
 }
 
 // Adds one sample of the class to its sums: the target's term, which is left out of the products because it
-// is by far the largest and would drown the others' when it cancels. miss is -g_z, and all three factors
+// is by far the largest and would drown the others' when it cancels. residual is -g_z, and all three factors
 // carry the sample's upstream gradient.
 template <class Group, class Features, class T>
 LGM_HD void add_target(const Group& group, std::int64_t dims, const Features& features, const T* mean,
-                       T weight, T share, T miss, T distance, class_sums<T>& sums) {
+                       T weight, T variance_weight, T residual, T distance, class_sums<T>& sums) {
   using detail::fused;
   if (sums.difference != nullptr || sums.square != nullptr) {
     group.for_each(dims, [&](auto j) {
@@ -76,8 +76,8 @@ LGM_HD void add_target(const Group& group, std::int64_t dims, const Features& fe
     });
   }
   sums.distance += weight * distance;
-  sums.share += share;
-  sums.probability -= miss;
+  sums.variance_weight += variance_weight;
+  sums.probability -= residual;
 }
 
 // eq:grad_mean of one class from its sums. out [dims]; add: to what is there.
@@ -102,8 +102,8 @@ template <class Group, class T>
 LGM_HD void write_log_variance_gradient(const Group& group, std::int64_t dims, const class_parameters<T>& c,
                                         const class_sums<T>& sums, bool add, T* out) {
   if (!c.diagonal) {
-    group.once([&] {
-      const T gradient = spherical_log_variance_gradient(sums.share, sums.distance, dims);
+    group.one_lane([&] {
+      const T gradient = spherical_log_variance_gradient(sums.variance_weight, sums.distance, dims);
       *out = add ? *out + gradient : gradient;
     });
     return;
@@ -113,7 +113,7 @@ LGM_HD void write_log_variance_gradient(const Group& group, std::int64_t dims, c
     using V = std::decay_t<decltype(square)>;
     V inverse(T(1));
     if (c.log_variance != nullptr) inverse = inverse_variance(load(c.log_variance, j));
-    V gradient = log_variance_gradient(V(sums.share), square, inverse);
+    V gradient = log_variance_gradient(V(sums.variance_weight), square, inverse);
     if (add) gradient = gradient + load(out, j);
     store(out, j, gradient);
   });

@@ -76,7 +76,7 @@ LGM_HD auto not_finite(const Group& group, std::int64_t dims, const Features& fe
 // Stores value - offset, and answers it. Where `out` is no pointer but an operand of reduced precision, it has an
 // overload of its own.
 template <class T, class Index, class V>
-LGM_HD V keep_centred(T* out, Index j, V value, V offset) {
+LGM_HD V store_centred(T* out, Index j, V value, V offset) {
   const V t = value - offset;
   store(out, j, t);
   return t;
@@ -90,7 +90,7 @@ LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& featu
   return T(0.5) * group.reduce(
                       dims, T(0),
                       [&](auto j) {
-                        const auto t = keep_centred(out, j, load(features, j), load(offset, j));
+                        const auto t = store_centred(out, j, load(features, j), load(offset, j));
                         return t * t;
                       },
                       plus{});

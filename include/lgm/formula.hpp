@@ -21,7 +21,7 @@ struct numeric {
   static constexpr T lowest = std::numeric_limits<T>::lowest();
   static constexpr T not_a_number = std::numeric_limits<T>::quiet_NaN();
   static constexpr T half_log_two_pi = static_cast<T>(0.918938533204672741780329736405617640L);
-  // A class whose share of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
+  // A class whose variance_weight of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
   // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
   // slow on.
   static constexpr T negligible = sizeof(T) == 4 ? static_cast<T>(-80) : static_cast<T>(-650);
@@ -148,7 +148,7 @@ struct rest_terms {
   // eq:classification, log(1 + e^R).
   LGM_HD T classification_loss() const { return rest > T(0) ? rest + correction : correction; }
   // eq:weight, -g_z = sigmoid(R): the probability that the target's class is not the one.
-  LGM_HD T target_miss() const { return (rest > T(0) ? T(1) : tail) / (T(1) + tail); }
+  LGM_HD T target_residual() const { return (rest > T(0) ? T(1) : tail) / (T(1) + tail); }
 };
 
 template <class T>
@@ -170,14 +170,14 @@ LGM_HD T total_loss(T classification, T lambda, T likelihood) {
 }
 
 template <class T>
-LGM_HD T target_miss(T rest) {
-  return rest_terms<T>(rest).target_miss();
+LGM_HD T target_residual(T rest) {
+  return rest_terms<T>(rest).target_residual();
 }
 
 // eq:weight, w_z. lambda times the weight of the sample's likelihood, where it has one.
 template <class T>
-LGM_HD T target_weight(T target_miss, T alpha, T lambda) {
-  return target_miss * margin(alpha, true) + lambda;
+LGM_HD T target_weight(T target_residual, T alpha, T lambda) {
+  return target_residual * margin(alpha, true) + lambda;
 }
 
 // What class and sample weights and label smoothing make of a labelled sample: its eq:classification is
@@ -201,7 +201,7 @@ struct label_coefficients {
   }
   LGM_HD T total() const { return target + others; }
   // -g_z, from the probability that the target's class is not the one.
-  LGM_HD T miss(T target_miss) const { return total() * target_miss - others; }
+  LGM_HD T residual(T target_residual) const { return total() * target_residual - others; }
 };
 
 // log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses nothing where it is
@@ -226,12 +226,12 @@ struct log_evidence {
 };
 
 // eq:weight, g_k of a class other than the target's, as it is after multiplication by scale = -upstream: w_k. Zero where
-// log g_k is below least.
+// log g_k is below log_cutoff.
 template <class V, class T>
 LGM_HD V competitor_weight(V logit, const log_evidence<T>& evidence, T scale,
-                           detail::named_t<T> least = numeric<T>::negligible) {
+                           detail::named_t<T> log_cutoff = numeric<T>::negligible) {
   using detail::exp_above;
-  return V(scale) * exp_above((logit - V(evidence.finite_anchor())) - V(evidence.correction), V(least));
+  return V(scale) * exp_above((logit - V(evidence.finite_anchor())) - V(evidence.correction), V(log_cutoff));
 }
 
 // One dimension of eq:grad_mean: minus the weighted sum of x - mu, over the variance.
@@ -240,18 +240,18 @@ LGM_HD V mean_gradient(V weighted_difference, V inverse_variance) {
   return -(inverse_variance * weighted_difference);
 }
 
-// One dimension of eq:grad_log_variance. share is sum_i [lambda delta_kz - g_ik], weighted_square is
+// One dimension of eq:grad_log_variance. variance_weight is sum_i [lambda delta_kz - g_ik], weighted_square is
 // sum_i w_ik (x_ij - mu_kj)^2.
 template <class V>
-LGM_HD V log_variance_gradient(V share, V weighted_square, V inverse_variance) {
+LGM_HD V log_variance_gradient(V variance_weight, V weighted_square, V inverse_variance) {
   using detail::fused;
-  return V(0.5f) * fused(-inverse_variance, weighted_square, share);
+  return V(0.5f) * fused(-inverse_variance, weighted_square, variance_weight);
 }
 
 // eq:grad_log_variance summed over the dimensions of a spherical class; weighted_distance is sum_i w_ik d_ik.
 template <class T>
-LGM_HD T spherical_log_variance_gradient(T share, T weighted_distance, std::int64_t dims) {
-  return T(0.5) * static_cast<T>(dims) * share - weighted_distance;
+LGM_HD T spherical_log_variance_gradient(T variance_weight, T weighted_distance, std::int64_t dims) {
+  return T(0.5) * static_cast<T>(dims) * variance_weight - weighted_distance;
 }
 
 // eq:log_density. log_abs_det is that of eq:whitening, 0 where nothing was whitened.

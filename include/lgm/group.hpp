@@ -13,8 +13,8 @@
 //   for_each(n, f)               f(i) for every index i of [0, n)
 //   reduce(n, init, f, op)       op over all f(i), init where n is 0; op is commutative and init its neutral
 //                                element; every lane gets the same value
-//   once(f)                      f() by one lane, any one
-//   hold(pointer, n)             a row that the lanes keep at hand between the calls that take it:
+//   one_lane(f)                  f() by one lane, any one
+//   load_row(pointer, n)         a row that the lanes keep at hand between the calls that take it:
 //   for_each(row, f)             f(value&, i)
 //   reduce(row, init, f, op)     f(value, i)
 //   find(row, value)             the lowest index that holds value, n where none does
@@ -128,13 +128,13 @@ struct serial_group {
     return op(op(parts[0], parts[1]), op(parts[2], parts[3]));
   }
   template <class F>
-  LGM_HD void once(F f) const {
+  LGM_HD void one_lane(F f) const {
     f();
   }
 
   // The row stays in memory; changes are made in place.
   template <class T>
-  LGM_HD row<T> hold(T* data, std::int64_t n) const {
+  LGM_HD row<T> load_row(T* data, std::int64_t n) const {
     return {data, n};
   }
   template <class T, class F>

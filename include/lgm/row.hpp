@@ -50,16 +50,16 @@ struct class_constants {
   // is not known, as on a shard.
   T base_scale = 0;
   // Where features are not centred before the product: what it has too much, offset' mu'_k / Lambda_k; null: nothing.
-  const T* uncentred = nullptr;
+  const T* offset_product = nullptr;
   // Of the products: their unit roundoff, cancellation::trusted, and what rounding its features as they are adds to |x'|.
   T epsilon = numeric<T>::epsilon;
   T trusted = cancellation<T>::trusted;
-  T reach = 0;
+  T extra_norm = 0;
 
   // cancellation::bound of these products.
   LGM_HD T bound(T half_norm, T of_scale, T of_norm) const {
     const T b = cancellation<T>::bound(half_norm, of_scale, of_norm);
-    return reach == T(0) ? b : b + reach * std::sqrt(of_scale * of_norm);
+    return extra_norm == T(0) ? b : b + extra_norm * std::sqrt(of_scale * of_norm);
   }
   // What `largest`, of a row's logits or distances, and one that is held against it may be off by: what rounding adds up to over
   // the dimensions is a few times the bound now and then, and numbers this large have no finer steps. backward, which holds
@@ -137,12 +137,12 @@ struct row_evidence {
   // Where classes other than the target's have a coefficient c_k in the loss (label smoothing, soft targets): the sum of
   // c_k, and of c_k (max - l_k), of which no term is negative.
   T coefficient = 0;
-  T excess = 0;
+  T gap = 0;
 
   // sum_k c_k (log sum exp l - l_k) of the range, given the evidence of all classes.
-  LGM_HD T excess_under(const log_evidence<T>& evidence) const {
-    return excess + detail::product_or_zero(
-                        coefficient, (evidence.finite_anchor() - others.anchor()) + evidence.correction);
+  LGM_HD T classification_loss(const log_evidence<T>& evidence) const {
+    return gap + detail::product_or_zero(coefficient,
+                                         (evidence.finite_anchor() - others.anchor()) + evidence.correction);
   }
 
   LGM_HD void merge(const row_evidence& other) {
@@ -151,8 +151,8 @@ struct row_evidence {
       best = other.best;
     const T mine = others.anchor(), theirs = other.others.anchor();
     others.merge(other.others);
-    excess = (excess + detail::product_or_zero(coefficient, others.anchor() - mine)) +
-             (other.excess + detail::product_or_zero(other.coefficient, others.anchor() - theirs));
+    gap = (gap + detail::product_or_zero(coefficient, others.anchor() - mine)) +
+          (other.gap + detail::product_or_zero(other.coefficient, others.anchor() - theirs));
     coefficient += other.coefficient;
   }
 };
@@ -184,11 +184,11 @@ LGM_HD row_evidence<T> evidence_of(const Group& group, const Row& row, T top, st
 // Adds to e what c_k makes of a row of finished logits; e is their evidence_of. coefficient(k): c_k, of a class or a
 // packet of them.
 template <class Group, class Row, class T, class Coefficient>
-LGM_HD void add_excess(const Group& group, const Row& row, Coefficient coefficient, row_evidence<T>& e) {
+LGM_HD void add_gap(const Group& group, const Row& row, Coefficient coefficient, row_evidence<T>& e) {
   const T anchor = e.others.anchor();
   e.coefficient = group.reduce(
       row, T(0), [&](auto l, auto k) { return decltype(l)(coefficient(k)); }, plus{});
-  e.excess = group.reduce(
+  e.gap = group.reduce(
       row, T(0),
       [&](auto l, auto k) {
         using V = std::decay_t<decltype(l)>;
@@ -223,7 +223,7 @@ LGM_HD auto product_distance(const class_constants<T>& c, T half_norm, const Pro
   using V = std::decay_t<Products>;
   V d = fused(V(T(0.5)), load(c.norm, k), -product);
   if (c.scale != nullptr) d = fused(V(half_norm), load(c.scale, k) - V(c.base_scale), d);
-  if (c.uncentred != nullptr) d = d + load(c.uncentred, k);
+  if (c.offset_product != nullptr) d = d + load(c.offset_product, k);
   return d;
 }
 
@@ -259,7 +259,7 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
                                    const row_frame<T>& frame, std::int64_t first_class, Direct direct,
                                    T* distances) {
   using detail::largest;
-  auto held = group.hold(distances, row.size);
+  auto held = group.load_row(distances, row.size);
   const T* const products = row.data;
   group.for_each(held, [&](auto& d, auto k) {
     using V = std::decay_t<decltype(d)>;
@@ -353,10 +353,10 @@ struct unrounded {
 // Where a row of weights adds to the sums by class; [n] each, null: not wanted.
 template <class T>
 struct class_sum_rows {
-  T* weight = nullptr;       // w_k
-  T* distance = nullptr;     // w_k d_k
-  T* share = nullptr;        // soft targets: the likelihood's weight less g_k
-  T* probability = nullptr;  // soft targets: g_k
+  T* weight = nullptr;           // w_k
+  T* distance = nullptr;         // w_k d_k
+  T* variance_weight = nullptr;  // soft targets: the likelihood's weight less g_k
+  T* probability = nullptr;      // soft targets: g_k
 };
 
 namespace detail {
@@ -396,7 +396,7 @@ LGM_HD weight_sums<T> sums_of_weights(const Group& group, const Row& row, const 
 // Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
 // being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
 // null: smoothing); index `target` becomes 0. Returns sums_of_weights, from the weights as rounded.
-//   least         the logarithm of a share of the evidence: classes with less are left out
+//   log_cutoff    the logarithm of a share of the evidence: classes with less are left out
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
 //   round         a weight as the products will take it
@@ -405,13 +405,14 @@ LGM_HD weight_sums<T> finish_weights(const Group& group, Row& row, const class_c
                                      const row_frame<T>& frame, const log_evidence<T>& evidence, T scale,
                                      T smoothing, const detail::named_t<T>* class_weight, std::int64_t target,
                                      const class_sum_rows<detail::named_t<T>>& sums,
-                                     detail::named_t<T> least = numeric<T>::negligible, Round round = {}) {
+                                     detail::named_t<T> log_cutoff = numeric<T>::negligible,
+                                     Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
     using detail::product_or_zero;
     const V distance = (load(c.bias, k) - l) + V(frame.omitted);
-    l = competitor_weight(l, evidence, scale, least);
+    l = competitor_weight(l, evidence, scale, log_cutoff);
     if (smoothing != T(0))
       l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
     l = round(l);

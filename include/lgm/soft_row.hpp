@@ -20,9 +20,9 @@ namespace lgm {
 // One sample's soft targets q_k over a range of classes, and what weighs them.
 template <class T>
 struct soft_row {
-  const T* target;        // [n], q_k
-  const T* class_weight;  // [n], null: 1
-  T keep, smoothing;      // c_k = class_weight_k (keep q_k + smoothing)
+  const T* target;          // [n], q_k
+  const T* class_weight;    // [n], null: 1
+  T unsmoothed, smoothing;  // c_k = class_weight_k (unsmoothed q_k + smoothing)
   T alpha;
 
   template <class Index>
@@ -34,7 +34,7 @@ struct soft_row {
   LGM_HD auto coefficient(Index k) const {
     using detail::fused;
     using V = decltype(load(target, k));
-    return weight(k) * fused(V(keep), load(target, k), V(smoothing));
+    return weight(k) * fused(V(unsmoothed), load(target, k), V(smoothing));
   }
   // 1 + alpha q_k.
   template <class Index>
@@ -127,7 +127,7 @@ LGM_HD weight_sums<T> finish_soft_weights(const Group& group, Row& row, const cl
     const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
     l = round(own - g * margin);
     detail::add_to(sums.weight, k, l);
-    detail::add_to(sums.share, k, own - g);
+    detail::add_to(sums.variance_weight, k, own - g);
     detail::add_to(sums.probability, k, g);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });

@@ -21,7 +21,7 @@ LGM_HD void invert_cholesky(const Group& group, std::int64_t n, A* matrix, std::
   using detail::fused;
   group.for_each(n * n, [&](std::int64_t at) { factor[at] = matrix[at / n * stride + at % n]; });
   for (std::int64_t j = 0; j < n; ++j) {
-    group.once([&] {
+    group.one_lane([&] {
       A& pivot = factor[j * n + j];
       pivot = pivot > A(0) ? std::sqrt(pivot) : numeric<A>::not_a_number;
     });

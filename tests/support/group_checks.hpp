@@ -67,7 +67,7 @@ void check_group(const Team& team) {
           n, T(0), [&](auto i) { return load(data, i); }, lgm::plus{});
       a.top = group.reduce(
           n, -infinity, [&](auto i) { return load(data, i); }, lgm::maximum{});
-      auto row = group.hold(held.data(), n);
+      auto row = group.load_row(held.data(), n);
       group.for_each(row, [&](auto& value, auto i) {
         value = value + load(data, i);
         replace(value, i, std::int64_t(3), T(50));
@@ -84,9 +84,9 @@ void check_group(const Team& team) {
         });
       });
       row.store(held.data());  // back to where it came from
-      auto again = group.hold(held.data(), n);
+      auto again = group.load_row(held.data(), n);
       again.store(counted.data());
-      group.once([&] { ++calls; });
+      group.one_lane([&] { ++calls; });
     });
 
     T sum = 0, top = -infinity, least = infinity;
@@ -167,11 +167,11 @@ void check_barriers(const Team& team) {
           },
           lgm::plus{});
       sum += total(reduced);
-      auto row = group.hold(row_written.data(), n);
+      auto row = group.load_row(row_written.data(), n);
       group.for_each(row, [&](auto& value, auto) { value = value + value; });
       row.store(row_out.data());
       sum += total(row_out);
-      group.once([&] { single = T(7); });
+      group.one_lane([&] { single = T(7); });
       sum += single;
     });
     T expected = 7;
@@ -191,7 +191,7 @@ void check_ties(const Team& team) {
       values[static_cast<std::size_t>(n - 1)] = T(2);
       std::vector<std::int64_t> found(static_cast<std::size_t>(team.lanes()));
       team.run([&](const auto& group, int lane) {
-        const auto row = group.hold(values.data(), n);
+        const auto row = group.load_row(values.data(), n);
         found[static_cast<std::size_t>(lane)] = group.find(row, T(2));
       });
       for (const std::int64_t at : found) CHECK(at == first);

@@ -134,7 +134,7 @@ auto hold_copy(const Group& group, const std::vector<T>& from, T* to) {
   using lgm::store;
   const auto n = static_cast<std::int64_t>(from.size());
   group.for_each(n, [&](auto k) { store(to, k, load(from.data(), k)); });
-  return group.hold(to, n);
+  return group.load_row(to, n);
 }
 
 // What an algorithm should give, with what each value may be off by. Arrays that it does not write stay as

@@ -151,18 +151,18 @@ class lane_group {
     return combine({"reduce", n, sizeof(T)}, init, op);
   }
   template <class F>
-  void once(F f) const {
+  void one_lane(F f) const {
     {
-      const phase in_phase(*this, "once");
+      const phase in_phase(*this, "one_lane");
       if (team_.elect(lane_)) f();
     }
-    team_.arrive(lane_, {"once", 1, 0});
+    team_.arrive(lane_, {"one_lane", 1, 0});
   }
   template <class T>
-  row<T> hold(T* data, std::int64_t n) const {
-    const phase in_phase(*this, "hold");
+  row<T> load_row(T* data, std::int64_t n) const {
+    const phase in_phase(*this, "load_row");
     row<T> held(*this, data, n);
-    team_.arrive(lane_, {"hold", n, sizeof(T)});
+    team_.arrive(lane_, {"load_row", n, sizeof(T)});
     return held;
   }
   template <class T, class F>

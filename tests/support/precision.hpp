@@ -62,7 +62,7 @@ product_model model_of(lgm::covariance covariance) {
     m.feature = 0x1p-8;
   }
   if (covariance == lgm::covariance::diagonal) return m;
-  m.as_given = Kind::narrow;
+  m.uncentred = Kind::narrow;
   m.weight = Kind::narrow                                    ? 0x1p-8
              : Kind::precision == lgm::precision::tf32       ? 0x1p-11
              : Kind::precision == lgm::precision::split_tf32 ? 0x1p-22

@@ -74,7 +74,7 @@ void bound_gradients(const reference::input& in, const reference::output& out, c
         b.mean[k * dims + j] += w_error[n] * precision * difference;
         mean_terms[k * dims + j] += f * w * precision * (x + mu);
         b.mean[k * dims + j] += 2 * model.epsilon * f * w * precision * (x + mu);
-        if (model.as_given)
+        if (model.uncentred)
           mean_terms[k * dims + j] +=
               f * w * precision * (std::fabs(in.features[i * dims + j]) + std::fabs(in.mean[k * dims + j]));
         if (in.form == reference::variances::identity) continue;
@@ -154,7 +154,7 @@ logit_bounds bound_logits(const reference::input& in, const reference::output& o
         const real s2 = precision[k * dims + j];
         norms += s2 * (x * x + mu * mu);
         cross += s2 * std::fabs(in.features[i * dims + j] - in.mean[k * dims + j]) * (x + mu);
-        if (model.as_given) given += s2 * std::fabs(in.features[i * dims + j]) * mu;
+        if (model.uncentred) given += s2 * std::fabs(in.features[i * dims + j]) * mu;
       }
       const real d = out.distance[i * n_classes + k], l = out.logit[i * n_classes + k];
       const real direct = growth<T>(dims) * d + 4 * eps * cross;

@@ -55,7 +55,7 @@ real growth(std::size_t n) {
 // gradient is stored with an error of `feature` of itself, or `feature_step` near zero.
 struct product_model {
   real epsilon = 0, left = static_cast<real>(1e-4), weight = 0, feature = 0, feature_step = 0;
-  bool as_given = false;  // features are not centred before they are multiplied
+  bool uncentred = false;  // features are not centred before they are multiplied
 };
 
 struct loss_bounds {

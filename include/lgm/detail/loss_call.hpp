@@ -55,7 +55,7 @@ struct loss_requests {
   bool report = false;         // losses are written
   bool differentiate = false;  // so are gradients
   bool find_best = false;
-  bool excess = false;      // row_evidence::excess
+  bool gap = false;         // row_evidence::gap
   bool likelihood = false;  // that of soft targets
   bool gather = false;      // a row's evidence is summed over its logits
   bool visit = false;       // any of it: the samples are looked at
@@ -101,11 +101,11 @@ struct loss_call {
       return;
     }
     r.find_best = result.correct != nullptr;
-    r.excess = terms && (is_soft() || options.label_smoothing != T(0));
+    r.gap = terms && (is_soft() || options.label_smoothing != T(0));
     r.likelihood = report && is_soft() && (total || result.likelihood != nullptr);
     const bool evidence = report && (r.differentiate || r.find_best || terms || result.row_state != nullptr ||
                                      result.log_evidence != nullptr);
-    r.gather = r.excess || r.likelihood || (evidence && !reads_state);
+    r.gather = r.gap || r.likelihood || (evidence && !reads_state);
     r.visit = r.differentiate || evidence || r.gather || (report && result.likelihood != nullptr);
   }
 

@@ -27,7 +27,7 @@
 //   direct(i, first, frame)         a function of k: the same for class first + k, called by one lane alone
 //   target(i)                       the class of the call that is the target of row i; -1: none
 //   counts(i)                       whether row i counts
-//   take_row(group, i, counts, target, record)
+//   prepare_sample(group, i, counts, target, record)
 //                                   sets the two above, and what the record says of features and target
 // A Range is a part of a tile's classes:
 //   first      its first class, an index of the call
@@ -109,7 +109,7 @@ LGM_HD void prepare_row(const Group& group, const loss_call<T, Kind>& call, cons
     if (call.is_grad_logits()) {
       const T* const g = call.grad_logits_of(sample);
       const bool counts = (here && o.lambda != T(0)) || needs_features(group, g, call.shape.classes);
-      tile.take_row(group, i, counts, target, r);
+      tile.prepare_sample(group, i, counts, target, r);
       if (!counts) return;
       r.upstream = state.alpha_usable ? call.upstream_of(sample) : T(0);
       const T likelihood = o.lambda == T(0) ? T(0) : o.lambda * r.coefficients.likelihood / state.divisor;
@@ -118,7 +118,7 @@ LGM_HD void prepare_row(const Group& group, const loss_call<T, Kind>& call, cons
     }
   }
   const bool counts = labelled || call.is_soft();
-  tile.take_row(group, i, counts, target, r);
+  tile.prepare_sample(group, i, counts, target, r);
   if (counts) choose_frame(group, call, tile, i, target, r);
 }
 
@@ -154,7 +154,7 @@ LGM_HD void gather_row(const Group& group, const loss_call<T, Kind>& call, const
       if (requested.find_best) note_best(group, row, q, top, range.first, r);
       top = add_soft_margin(group, row, c, r.frame, q, r.evidence.others.max, direct);
       e = evidence_of(group, row, top, range.first, false);
-      add_excess(
+      add_gap(
           group, row, [&](auto k) { return q.coefficient(k); }, e);
       if (requested.likelihood) r.likelihood += soft_likelihood(group, row, c, r.frame, q);
       r.evidence.merge(e);
@@ -163,12 +163,12 @@ LGM_HD void gather_row(const Group& group, const loss_call<T, Kind>& call, const
   }
   if constexpr (Kind::may_be(target_kind::labels)) {
     e = evidence_of(group, row, top, range.first, requested.find_best);
-    if (requested.excess) {
+    if (requested.gap) {
       using lgm::load;
       using lgm::replace;
       const T *const weight = call.class_weights(range.first), *const bias = c.bias;
       const T each = r.coefficients.smoothing;
-      add_excess(
+      add_gap(
           group, row,
           [&](auto k) {
             using V = decltype(load(bias, k));
@@ -212,7 +212,7 @@ LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, con
   T classification = 0, likelihood = 0;
   if (counts) {
     if (call.is_soft()) {
-      classification = call.sample_weight(sample) * r.evidence.excess_under(r.log_evidence);
+      classification = call.sample_weight(sample) * r.evidence.classification_loss(r.log_evidence);
       likelihood = call.sample_weight(sample) * r.likelihood;
     } else {
       const bool here = tile.target(i) >= 0, merged = call.row_state != nullptr;
@@ -220,8 +220,8 @@ LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, con
         classification = r.coefficients.target * terms.classification_loss();
         likelihood = r.coefficients.likelihood * likelihood_loss(r.target.distance, r.target.half_log_det);
       }
-      if (call.requested.excess && (here || merged))
-        classification += r.evidence.excess_under(r.log_evidence);
+      if (call.requested.gap && (here || merged))
+        classification += r.evidence.classification_loss(r.log_evidence);
     }
   }
   if ((counts && !tile.state().alpha_usable) || call.is_bad(call.label(sample)))
@@ -232,7 +232,7 @@ LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, con
   r.losses.classification = classification;
   r.losses.likelihood = likelihood;
   r.losses.correct = correct;
-  group.once([&] {
+  group.one_lane([&] {
     const loss_result<T>& result = call.result;
     const bool each = call.options.reduction == reduction::none;
     if (each && result.total != nullptr) result.total[sample] = total;
@@ -278,7 +278,7 @@ LGM_HD void finish_evidence(const Group& group, const loss_call<T, Kind>& call, 
   r.upstream = (state.alpha_usable ? call.upstream_of(sample) : T(0)) / state.divisor;
   if (call.is_soft()) r.upstream *= call.sample_weight(sample);
   if (tile.target(i) < 0) return;
-  r.weigh_target(r.coefficients.miss(terms.target_miss()), state.alpha,
+  r.weigh_target(r.coefficients.residual(terms.target_residual()), state.alpha,
                  call.options.lambda * r.coefficients.likelihood);
 }
 

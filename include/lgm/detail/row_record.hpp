@@ -35,7 +35,7 @@ struct row_record {
   row_frame<T> frame;  // what its logits, and the evidence, leave out
   T upstream = 0;      // what the gradients of this row are multiplied by
   // Of the target, times upstream: w_z, lambda - g_z, -g_z, and w_z + g_z.
-  T weight = 0, share = 0, miss = 0, extra = 0;
+  T weight = 0, variance_weight = 0, residual = 0, extra = 0;
   std::int64_t deciding = -1;  // soft targets of a whole mixture: the class that the frame was chosen by
 
   // Sets the frame, which leaves nothing out, from |x'|^2 / 2. Answers 0, or not a number where a feature is none: then so are
@@ -55,11 +55,11 @@ struct row_record {
     target.logit_without_margin += fault;
   }
 
-  LGM_HD void weigh_target(T target_miss, T alpha, T lambda) {
-    weight = upstream * target_weight(target_miss, alpha, lambda);
-    share = upstream * (target_miss + lambda);
-    miss = upstream * target_miss;
-    extra = upstream * detail::fused(alpha, target_miss, lambda);
+  LGM_HD void weigh_target(T target_residual, T alpha, T lambda) {
+    weight = upstream * target_weight(target_residual, alpha, lambda);
+    variance_weight = upstream * (target_residual + lambda);
+    residual = upstream * target_residual;
+    extra = upstream * detail::fused(alpha, target_residual, lambda);
   }
 
   // The class whose mean the feature gradient of a tile refers to, -1: none.
@@ -120,7 +120,7 @@ LGM_HD feature_terms<T> terms_of(const shape& s, const row_record<T>& r, const w
     if (!is_shard(s))
       t.mean = base_scale * sums.weight;
     else if (is_here)
-      t.mean = -base_scale * r.miss;
+      t.mean = -base_scale * r.residual;
   }
   return t;
 }

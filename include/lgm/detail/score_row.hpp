@@ -96,7 +96,7 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
   } else if (call.nearest && r.nearest.index >= 0) {
     nearest = fault + squared(r.nearest.index);
   }
-  group.once([&] {
+  group.one_lane([&] {
     const std::int64_t at = tile.first_row + i;
     if (scores.predicted != nullptr) scores.predicted[at] = k < 0 ? k : s.class_begin + k;
     if (scores.posterior != nullptr) scores.posterior[at] = posterior;

@@ -51,7 +51,7 @@ struct whitening_sums_kernel {
     const double trace = group.reduce(
         dims, 0.0, [&](std::int64_t j) { return static_cast<double>(moments.scatter[j * dims + j]); },
         plus{});
-    group.once([&] {
+    group.one_lane([&] {
       sums[0] = static_cast<A>(samples);
       sums[1] = static_cast<A>(trace);
     });
@@ -74,7 +74,7 @@ struct covariance_kernel {
     group.for_each(dims, [&](std::int64_t j) {
       row[j] = j > i ? A(0) : share * scatter[j * dims + i] + (i == j ? added : A(0));
     });
-    group.once([&] { b.deviation[i] = std::sqrt(row[i]); });
+    group.one_lane([&] { b.deviation[i] = std::sqrt(row[i]); });
   }
 };
 
@@ -109,7 +109,7 @@ struct check_row_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     const A* const row = b.factor + i * dims;
     const bool good = is_determined(group, i, row, static_cast<const A*>(b.deviation));
-    group.once([&] { b.panel[i] = A(good ? 0 : 1); });
+    group.one_lane([&] { b.panel[i] = A(good ? 0 : 1); });
   }
 };
 
@@ -124,7 +124,7 @@ struct log_abs_det_kernel {
     const double sum = group.reduce(
         dims, 0.0, [&](std::int64_t j) { return static_cast<double>(std::log(b.factor[j * (dims + 1)])); },
         plus{});
-    group.once([&] { b.sums[2] = bad == A(0) ? static_cast<A>(sum) : numeric<A>::not_a_number; });
+    group.one_lane([&] { b.sums[2] = bad == A(0) ? static_cast<A>(sum) : numeric<A>::not_a_number; });
   }
 };
 
@@ -142,7 +142,8 @@ struct write_whitening_kernel {
       out.matrix[at] = usable ? static_cast<T>(b.factor[at]) : numeric<T>::not_a_number;
     });
     if (i == 0 && out.log_abs_det != nullptr)
-      group.once([&] { *out.log_abs_det = usable ? static_cast<T>(b.sums[2]) : numeric<T>::not_a_number; });
+      group.one_lane(
+          [&] { *out.log_abs_det = usable ? static_cast<T>(b.sums[2]) : numeric<T>::not_a_number; });
   }
 };
 

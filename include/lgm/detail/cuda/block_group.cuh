@@ -154,13 +154,13 @@ class lane_calls : public Base {
     return Base::combine(init, op);
   }
   template <class F>
-  __device__ void once(F f) const {
+  __device__ void one_lane(F f) const {
     if (Base::lane() == 0) f();
     Base::sync();
   }
 
   template <class T>
-  __device__ row<T> hold(T* data, std::int64_t n) const {
+  __device__ row<T> load_row(T* data, std::int64_t n) const {
     return row<T>(data, n);
   }
   template <class T, class F>

@@ -31,7 +31,7 @@ struct prepare_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r;
     prepare_row(group, t.call, t, i, r);
-    t.keep(group, i, r);
+    t.store_record(group, i, r);
   }
 };
 
@@ -42,18 +42,18 @@ struct gather_kernel {
   bool store;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t i = task / t.splits, split = task % t.splits;
+    const std::int64_t i = task / t.class_parts, class_part = task % t.class_parts;
     if (t.b.counts[i] == 0) return;
-    const device_tile<T> own = t.slice(split);
-    row_record<T> r = t.split_record_of(i, split);
-    auto row = group.hold(own.tile_row(i), own.class_count);
+    const device_tile<T> own = t.class_part(class_part);
+    row_record<T> r = t.part_record_of(i, class_part);
+    auto row = group.load_row(own.tile_row(i), own.class_count);
     gather_row(group, t.call, own, i, own.range(i), row, r);
     if (store) row.store(own.tile_row(i));
-    t.keep_split(group, i, split, r);
+    t.store_part_record(group, i, class_part, r);
   }
 };
 
-// gathered: the evidence of all class tiles is in, and yet to be merged where rows are split.
+// gathered: the evidence of all class tiles is in, and yet to be merged where rows are in parts.
 template <class T>
 struct evidence_kernel {
   device_tile<T> t;
@@ -61,68 +61,68 @@ struct evidence_kernel {
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r = t.b.record[i];
-    if (gathered && t.b.counts[i] != 0) t.merge_splits(i, r);
+    if (gathered && t.b.counts[i] != 0) t.merge_parts(i, r);
     finish_evidence(group, t.call, t, i, r);
-    t.keep(group, i, r);
+    t.store_record(group, i, r);
   }
 };
 
 // A part of the tile's rows, one after the other, or a range of their classes: from products to weights, with their sums by
-// class and what the features' gradient begins with. at_once: the row's evidence is yet to be gathered, and the row is read
+// class and what the features' gradient begins with. one_visit: the row's evidence is yet to be gathered, and the row is read
 // once for all of it; finished: the products have become logits.
 template <class T>
 struct visit_kernel {
   device_tile<T> t;
-  bool at_once, finished, needs_logits, parameters, distances;
+  bool one_visit, finished, needs_logits, parameters, distances;
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t part = task / t.splits, split = task % t.splits;
-    const device_tile<T> own = t.slice(split);
-    const std::int64_t classes = own.class_count, first = t.row_count * part / t.parts,
-                       last = t.row_count * (part + 1) / t.parts;
+    const std::int64_t part = task / t.class_parts, class_part = task % t.class_parts;
+    const device_tile<T> own = t.class_part(class_part);
+    const std::int64_t classes = own.class_count, first = t.row_count * part / t.row_parts,
+                       last = t.row_count * (part + 1) / t.row_parts;
     const auto at = [&](T* sums, bool wanted) {
       return wanted ? sums + part * t.class_count + own.begin_in(t) : nullptr;
     };
     const bool soft = parameters && t.call.is_soft();
     const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
-                                 at(t.b.class_share, soft), at(t.b.class_probability, soft)};
+                                 at(t.b.class_variance_weight, soft), at(t.b.class_probability, soft)};
     group.for_each(classes, [&](std::int64_t k) {
       if (sums.weight != nullptr) sums.weight[k] = T(0);
       if (sums.distance != nullptr) sums.distance[k] = T(0);
-      if (sums.share != nullptr) sums.share[k] = T(0);
+      if (sums.variance_weight != nullptr) sums.variance_weight[k] = T(0);
       if (sums.probability != nullptr) sums.probability[k] = T(0);
     });
     for (std::int64_t i = first; i < last; ++i) {
       row_record<T> r = t.b.record[i];
       if (t.b.counts[i] == 0) {
-        if (at_once) {
+        if (one_visit) {
           finish_evidence(group, t.call, t, i, r);
-          t.keep(group, i, r);
+          t.store_record(group, i, r);
         }
         own.clear_sums(group, i);
         continue;
       }
-      auto row = group.hold(own.tile_row(i), classes);
-      if (at_once) {
+      auto row = group.load_row(own.tile_row(i), classes);
+      if (one_visit) {
         gather_row(group, t.call, t, i, t.range(i), row, r);
         finish_evidence(group, t.call, t, i, r);
-        t.keep(group, i, r);
+        t.store_record(group, i, r);
       } else if (needs_logits && !finished) {
         row_logits(group, t.call, own, i, own.range(i), row, r);
       }
       const weight_sums<T> weights =
           row_weights(group, t.call, own, i, own.range(i), row, r, sums, t.rounding());
       own.store_weights(group, i, row);
-      if (t.splits == 1)
+      if (t.class_parts == 1)
         t.init_gradient(group, i, r, weights);
       else
-        group.once([&] { t.b.split_weight[i * t.splits + split] = weights; });
+        group.one_lane([&] { t.b.part_weight[i * t.class_parts + class_part] = weights; });
     }
   }
 };
 
-// What the features' gradient of a row begins with whose classes were split.
+// What the features' gradient of a row begins with whose classes are in parts.
 template <class T>
 struct init_gradient_kernel {
   device_tile<T> t;
@@ -130,8 +130,8 @@ struct init_gradient_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     if (t.b.counts[i] == 0) return;
     weight_sums<T> weights;
-    for (std::int64_t split = 0; split < t.splits; ++split) {
-      const weight_sums<T>& part = t.b.split_weight[i * t.splits + split];
+    for (std::int64_t class_part = 0; class_part < t.class_parts; ++class_part) {
+      const weight_sums<T>& part = t.b.part_weight[i * t.class_parts + class_part];
       weights.weight += part.weight;
       weights.beyond += part.beyond;
       weights.extra += part.extra;
@@ -152,7 +152,7 @@ struct sum_parts_kernel {
     group.for_each(smaller(mean_columns, classes - begin), [&](std::int64_t c) {
       add(sums.weight, begin + c);
       add(sums.distance, begin + c);
-      add(sums.share, begin + c);
+      add(sums.variance_weight, begin + c);
       add(sums.probability, begin + c);
     });
   }
@@ -174,7 +174,7 @@ struct begin_sums_kernel {
     const std::int64_t dims = t.call.shape.dims;
     const T* const mean = t.parameters_of(t.first_class + c).mean;
     T* const out = t.b.differences + c * dims;
-    if (t.form.as_given)
+    if (t.form.uncentred)
       group.for_each(dims, [&](std::int64_t j) { out[j] = -t.b.class_sum[c] * mean[j]; });
     else
       begin_class_sum(group, dims, mean, static_cast<const T*>(t.b.offset), t.b.class_sum[c], out);
@@ -190,8 +190,8 @@ LGM_HD void add_targets(const Group& group, const device_tile<T>& t, std::int64_
   for (std::int64_t at = first + n * part / parts; at < first + n * (part + 1) / parts; ++at) {
     const std::int64_t i = t.b.ranked_row[at];
     const row_record<T>& r = t.b.record[i];
-    add_target(group, t.call.shape.dims, t.features(i), t.parameters_of(k).mean, r.weight, r.share, r.miss,
-               r.target.distance, sums);
+    add_target(group, t.call.shape.dims, t.features(i), t.parameters_of(k).mean, r.weight, r.variance_weight,
+               r.residual, r.target.distance, sums);
   }
 }
 
@@ -212,10 +212,10 @@ struct target_sums_kernel {
       if (sums.square != nullptr) sums.square[j] = T(0);
     });
     add_targets(group, t, k, task % parts, parts, sums);
-    group.once([&] {
+    group.one_lane([&] {
       T* const scalars = t.b.target_scalars + 3 * task;
       scalars[0] = sums.distance;
-      scalars[1] = sums.share;
+      scalars[1] = sums.variance_weight;
       scalars[2] = sums.probability;
     });
   }
@@ -235,7 +235,7 @@ struct parameters_kernel {
     const T weight = t.b.class_sum[c];
     class_sums<T> sums{difference ? t.b.differences + c * dims : nullptr,
                        square ? t.b.squares + c * dims : nullptr};
-    sums.share = soft ? t.b.class_share[c] : weight;
+    sums.variance_weight = soft ? t.b.class_variance_weight[c] : weight;
     sums.probability = soft ? t.b.class_probability[c] : -weight;
     if (t.call.wants_distances()) sums.distance = t.b.class_distance[c];
     if (!soft && parts == 1) add_targets(group, t, k, 0, 1, sums);
@@ -249,7 +249,7 @@ struct parameters_kernel {
       for (std::int64_t part = 0; part < parts; ++part) {
         const T* const scalars = t.b.target_scalars + 3 * (c * parts + part);
         sums.distance += scalars[0];
-        sums.share += scalars[1];
+        sums.variance_weight += scalars[1];
         sums.probability += scalars[2];
       }
     }
@@ -260,7 +260,7 @@ struct parameters_kernel {
       write_log_variance_gradient(group, dims, p, sums, add,
                                   t.call.gradient.log_variance + k * (t.diagonal() ? dims : std::int64_t(1)));
     if (t.call.gradient.log_prior != nullptr)
-      group.once([&] {
+      group.one_lane([&] {
         T& out = t.call.gradient.log_prior[k];
         out = add ? out + sums.probability : sums.probability;
       });
@@ -300,9 +300,9 @@ class device_loss {
     const shape& s = call.shape;
     const std::int64_t samples = requested.visit ? s.samples : 0;
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
-    // Rows that are split have their evidence first too, but keep their logits.
+    // Rows that are in parts have their evidence first too, but keep their logits.
     const bool whole = requested.gather && requested.differentiate && plan_.whole_rows && s.classes > 0,
-               at_once = whole && plan_.splits == 1, finished = whole && !at_once;
+               one_visit = whole && plan_.class_parts == 1, finished = whole && !one_visit;
 
     if (requested.visit && call.is_labels() && device_plan::is_small(s) && plan_.rows == s.samples &&
         plan_.whole_rows) {
@@ -313,18 +313,18 @@ class device_loss {
     if (s.samples == 0) clear_parameters();
     tiles_.for_row_tiles(samples, [&] {
       launch_rows(device_, s.dims, t_.row_count, prepare_kernel<T>{t_});
-      if (!at_once && !call.is_grad_logits()) {
+      if (!one_visit && !call.is_grad_logits()) {
         if (requested.gather) {
           tiles_.for_class_tiles([&] {
             tiles_.make_products();
-            launch_rows(device_, t_.class_count / t_.splits, t_.row_count * t_.splits,
+            launch_rows(device_, t_.class_count / t_.class_parts, t_.row_count * t_.class_parts,
                         gather_kernel<T>{t_, finished});
           });
         }
         launch_rows(device_, s.dims, t_.row_count, evidence_kernel<T>{t_, requested.gather});
       }
       if (requested.differentiate)
-        make_gradients(at_once, finished, !call.is_grad_logits() || call.wants_distances());
+        make_gradients(one_visit, finished, !call.is_grad_logits() || call.wants_distances());
       if (requested.report)
         device_.template launch<256>(256, 1, losses_kernel<T>{t_, t_.first_row + t_.row_count == s.samples});
     });
@@ -335,10 +335,10 @@ class device_loss {
   }
 
  private:
-  // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
+  // The gradients of a row tile, class tile by class tile. one_visit: the one class tile has all classes, and the rows'
   // evidence is yet to be gathered; finished: it has all classes, and their logits. needs_logits: false where the weights do
   // not depend on them.
-  void make_gradients(bool at_once, bool finished, bool needs_logits) {
+  void make_gradients(bool one_visit, bool finished, bool needs_logits) {
     const shape& s = t_.call.shape;
     if (t_.call.gradient.feature != nullptr && s.classes == 0)
       launch_rows(device_, s.dims, t_.row_count,
@@ -352,9 +352,9 @@ class device_loss {
         tiles_.make_products();
       else
         tiles_.prepare_operands();
-      launch_rows(device_, t_.class_count / t_.splits, t_.parts * t_.splits,
-                  visit_kernel<T>{t_, at_once, finished, needs_logits, parameters, distances});
-      if (t_.splits > 1 && t_.call.gradient.feature != nullptr)
+      launch_rows(device_, t_.class_count / t_.class_parts, t_.row_parts * t_.class_parts,
+                  visit_kernel<T>{t_, one_visit, finished, needs_logits, parameters, distances});
+      if (t_.class_parts > 1 && t_.call.gradient.feature != nullptr)
         launch_rows(device_, s.dims, t_.row_count, init_gradient_kernel<T>{t_});
       if (t_.call.gradient.feature != nullptr) multiply_features();
       if (parameters) sum_samples(distances);
@@ -392,9 +392,10 @@ class device_loss {
                square = t_.diagonal() && t_.call.wants_log_variance();
     const bool soft = t_.call.is_soft();
     const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
-                                 soft ? t_.b.class_share : nullptr, soft ? t_.b.class_probability : nullptr};
+                                 soft ? t_.b.class_variance_weight : nullptr,
+                                 soft ? t_.b.class_probability : nullptr};
     launch_rows(device_, smaller(n, mean_columns), ceil_divide(n, mean_columns),
-                sum_parts_kernel<T>{t_.parts, n, sums});
+                sum_parts_kernel<T>{t_.row_parts, n, sums});
     if (t_.diagonal() && (difference || square)) {
       const direct_sums_kernel<T> kernel{t_.row_count,
                                          n,

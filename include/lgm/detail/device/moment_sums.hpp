@@ -296,13 +296,13 @@ struct estimate_kernel {
       const A variance = squares(group, k, k + 1) / (count * static_cast<A>(dims));
       const A pooled =
           rule.shrinkage != A(0) ? squares(group, 0, shape.classes) / (all * static_cast<A>(dims)) : A(0);
-      group.once([&] {
+      group.one_lane([&] {
         T& out = p.log_variance[k];
         out = static_cast<T>(estimated_log_variance(variance, pooled, present(out), rule));
       });
     }
     if (p.log_prior != nullptr)
-      group.once([&] {
+      group.one_lane([&] {
         T& out = p.log_prior[k];
         out = static_cast<T>(estimated_log_prior(count / all, present(out), rule));
       });

@@ -29,13 +29,13 @@ struct device_plan {
   std::int64_t rows = 0;     // samples in a tile
   std::int64_t classes = 0;  // classes in a tile
   std::int64_t stride = 0;   // elements between rows of the tile
-  std::int64_t parts =
+  std::int64_t row_parts =
       1;  // of a tile's rows: a group visits those of a part in turn, and sums over them by class
   // Of a row's classes, each a group's of its own (the row's state merges): few rows with a group each would leave most of
   // the device idle.
-  std::int64_t splits = 1;
+  std::int64_t class_parts = 1;
   std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
-  std::int64_t chunks = 1;        // of the classes, for the mean of the means
+  std::int64_t mean_parts = 1;    // of the classes, for the mean of the means
   bool whole_rows = true;         // a tile has all classes: three products a step, else four
   product_form form;
   std::int64_t operand_stride = 0;  // elements between rows of the products' operands
@@ -46,8 +46,8 @@ struct device_plan {
   // Of samples, in a task that counts them.
   static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;
 
-  // Rows are split among no more groups than this, and a group has no fewer classes than that.
-  static constexpr std::int64_t most_splits = 1024, split_classes = 4096;
+  // A row has no more parts than this, and a part no fewer classes than that.
+  static constexpr std::int64_t most_class_parts = 1024, part_classes = 4096;
 
   static std::int64_t count_chunk_of(std::int64_t samples) {
     return larger(count_chunk, ceil_divide(samples, count_tasks));
@@ -77,12 +77,13 @@ struct device_plan {
     // One row a group while the sums by class of all rows are small; else eight, so that they are a fraction of the tile.
     constexpr std::int64_t few = std::int64_t(1) << 18;
     const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
-    parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1, 2048);
-    splits = std::clamp<std::int64_t>(
-        smaller(most_splits / std::max<std::int64_t>(rows, 1), classes / split_classes), 1, most_splits);
+    row_parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1, 2048);
+    class_parts = std::clamp<std::int64_t>(
+        smaller(most_class_parts / std::max<std::int64_t>(rows, 1), classes / part_classes), 1,
+        most_class_parts);
     // A class has rows / classes samples, if they are even; 16 of them keep a group busy.
     target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, 64);
-    chunks = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
+    mean_parts = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
   }
 };
 
@@ -90,16 +91,16 @@ struct device_plan {
 template <class T>
 struct device_state : call_state<T> {
   T max_scale, max_norm;  // of the class tile's constants
-  T reach;                // of class_constants
+  T extra_norm;           // of class_constants
 };
 
 // The pieces of the workspace; carving and sizing are the same walk.
 template <class T>
 struct device_buffers {
   device_state<T>*
-      state;  // [1 + plan.parts], the first one that of the call, the others for groups that keep their own
+      state;  // [1 + plan.row_parts], the first one that of the call, the others for groups that keep their own
   sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
-  T* chunk_sums;                // [plan.chunks, dims], parts of the sum of the means
+  T* mean_part_sums;            // [plan.mean_parts, dims], parts of the sum of the means
   T* offset;                    // [dims], what features and means are centred on
   // [plan.rows, dims], row stride plan.operand_stride: x', or x where it enters products as given; rows that do not count
   // are zero.
@@ -114,11 +115,11 @@ struct device_buffers {
   product_operand<T> means;
   T *deviation, *shift, *inverse, *scaled_mean;
   class_constants<T> constants;  // [plan.classes] each
-  T* uncentred;                  // [plan.classes], of class_constants
+  T* offset_product;             // [plan.classes], of class_constants
   T* feature_sums;               // [plan.rows, dims]: the features' gradient before it becomes 16 bits
-  T* class_sum;       // [plan.parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
+  T* class_sum;       // [plan.row_parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
   T* class_distance;  // ... and of w_ik d_ik
-  T* class_share;     // [plan.parts, plan.classes], the same of what soft targets need besides
+  T* class_variance_weight;  // [plan.row_parts, plan.classes], the same of what soft targets need besides
   T* class_probability;
   T* differences;         // [plan.classes, dims], sums of w_ik (x_i - mu_k)
   T* squares;             // the same of w_ik (x_i - mu_k)^2, diagonal alone
@@ -126,10 +127,10 @@ struct device_buffers {
   T* target_squares;
   T* target_scalars;      // [plan.target_parts, plan.classes, 3]
   row_record<T>* record;  // [plan.rows]
-  // [plan.rows, plan.splits], what each range of a row's classes says of it, and the sum of its weights. Where a call may be
+  // [plan.rows, plan.class_parts], what each range of a row's classes says of it, and the sum of its weights. Where a call may be
   // split: as large for any number of samples.
-  row_record<T>* split_record;
-  weight_sums<T>* split_weight;
+  row_record<T>* part_record;
+  weight_sums<T>* part_weight;
   std::int64_t *target,
       *counts;  // [plan.rows]: the target's class, -1: none; 0 for rows that are left out, else 1
   std::int64_t *key, *ranked_row,
@@ -143,9 +144,9 @@ struct device_buffers {
     const auto take = [&](std::int64_t rows, std::int64_t columns) {
       return a.take<T>(bounded_product(rows, columns));
     };
-    state = a.take<device_state<T>>(1 + p.parts);
+    state = a.take<device_state<T>>(1 + p.row_parts);
     sample_counts = a.take<sample_count>(device_plan::count_tasks);
-    chunk_sums = take(p.chunks, d);
+    mean_part_sums = take(p.mean_parts, d);
     offset = take(1, d);
     const auto take_operand = [&](std::int64_t rows, std::int64_t columns, bool high, bool low) {
       product_operand<T> o;
@@ -175,13 +176,13 @@ struct device_buffers {
     constants.max_scale = constants.max_norm = 0;
     constants.epsilon = p.form.epsilon<T>();
     constants.trusted = p.form.trusted<T>();
-    uncentred = p.form.as_given ? take(1, p.classes) : nullptr;
-    constants.uncentred = uncentred;
+    offset_product = p.form.uncentred ? take(1, p.classes) : nullptr;
+    constants.offset_product = offset_product;
     feature_sums = p.narrow ? take(p.rows, d) : nullptr;
-    class_sum = take(p.parts, p.classes);
-    class_distance = spherical ? take(p.parts, p.classes) : nullptr;
-    class_share = take(p.parts, p.classes);
-    class_probability = take(p.parts, p.classes);
+    class_sum = take(p.row_parts, p.classes);
+    class_distance = spherical ? take(p.row_parts, p.classes) : nullptr;
+    class_variance_weight = take(p.row_parts, p.classes);
+    class_probability = take(p.row_parts, p.classes);
     differences = take(p.classes, d);
     squares = diagonal ? take(p.classes, d) : nullptr;
     const std::int64_t parts = p.target_parts > 1 ? bounded_product(p.target_parts, p.classes) : 0;
@@ -189,9 +190,10 @@ struct device_buffers {
     target_squares = diagonal ? take(parts, d) : nullptr;
     target_scalars = take(parts, 3);
     record = a.take<row_record<T>>(p.rows);
-    const std::int64_t splits = s.classes < 2 * device_plan::split_classes ? 0 : device_plan::most_splits;
-    split_record = a.take<row_record<T>>(splits);
-    split_weight = a.take<weight_sums<T>>(splits);
+    const std::int64_t class_parts =
+        s.classes < 2 * device_plan::part_classes ? 0 : device_plan::most_class_parts;
+    part_record = a.take<row_record<T>>(class_parts);
+    part_weight = a.take<weight_sums<T>>(class_parts);
     target = a.take<std::int64_t>(p.rows);
     counts = a.take<std::int64_t>(p.rows);
     key = a.take<std::int64_t>(p.rows);

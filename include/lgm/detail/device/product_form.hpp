@@ -17,7 +17,7 @@ struct product_form {
   int feature_parts = 1, mean_parts = 1, weight_parts = 1;
   // Features enter the products as they are, rather than centred, where rounding what is centred would lose more. What that
   // adds to the products is a constant of each class.
-  bool as_given = false;
+  bool uncentred = false;
 
   // What the products of this form are wrong by, as a share of the operands' norms: what is left out of the means, and where
   // features have two parts low times low.
@@ -45,7 +45,7 @@ struct product_form {
       // 11 bits are two times 8 exactly.
       f.feature_parts = features == number_format::half ? 2 : 1;
       f.mean_parts = fast ? 1 : 2;
-      f.as_given = true;
+      f.uncentred = true;
     } else if (p != precision::highest) {
       f.format = number_format::tf32;
       f.feature_parts = f.mean_parts = f.weight_parts = p == precision::tf32 ? 1 : 2;
@@ -74,7 +74,7 @@ struct product_operand {
   number_format format = number_format::full;
 
   // Stores value at index i; answers it as stored.
-  LGM_HD T keep(std::int64_t i, T value) const {
+  LGM_HD T store(std::int64_t i, T value) const {
     const T kept = rounded_to(format, value);
     write_number(high, format, i, kept);
     if constexpr (std::is_same<T, float>::value) {
@@ -110,15 +110,15 @@ template <class T>
 struct feature_row {
   product_operand<T> operand;
   std::int64_t first;
-  bool as_given;
+  bool uncentred;
 };
 // For centre_row. Answers what was to be stored, not what rounding left of it, r: the norm is of the features themselves. Then
 // logits are off by r mu'_k / Lambda_k, which cancellation bounds. With the norm of what was stored they would be off by
 // r (x' - mu'_k): less where classes are far from one another and the sample near one of them, where logits are computed
 // again anyway, but more where it is far from all, and there differently from the target's, computed from differences.
 template <class T>
-LGM_HD T keep_centred(const feature_row<T>& row, std::int64_t j, T value, T offset) {
-  row.operand.keep(row.first + j, row.as_given ? value : value - offset);
+LGM_HD T store_centred(const feature_row<T>& row, std::int64_t j, T value, T offset) {
+  row.operand.store(row.first + j, row.uncentred ? value : value - offset);
   return value - offset;
 }
 
@@ -130,8 +130,8 @@ struct scaled_row {
 };
 // For centre_class: the mean that was stored, without the scale.
 template <class T>
-LGM_HD T keep_scaled(const scaled_row<T>& row, std::int64_t j, T value, T scale) {
-  const T kept = row.operand.keep(row.first + j, scale * value);
+LGM_HD T store_scaled(const scaled_row<T>& row, std::int64_t j, T value, T scale) {
+  const T kept = row.operand.store(row.first + j, scale * value);
   if constexpr (std::is_same<T, float>::value)
     if (row.operand.format != number_format::full) return scale > T(0) ? kept / scale : T(0);
   return value;

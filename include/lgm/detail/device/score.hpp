@@ -31,10 +31,10 @@ struct logits_kernel {
   device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t i = task / t.splits;
-    const device_tile<T> own = t.slice(task % t.splits);
+    const std::int64_t i = task / t.class_parts;
+    const device_tile<T> own = t.class_part(task % t.class_parts);
     const std::int64_t z = own.local_target(i);
-    auto row = group.hold(own.tile_row(i), own.class_count);
+    auto row = group.load_row(own.tile_row(i), own.class_count);
     const row_frame<T> frame = t.b.record[i].frame;
     finish_logits(group, row, own.constants(), frame, z, -numeric<T>::infinity,
                   own.direct(i, own.first_class, frame));
@@ -57,30 +57,30 @@ struct score_kernel {
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t part = task / t.splits, split = task % t.splits;
-    const device_tile<T> own = t.slice(split);
+    const std::int64_t part = task / t.class_parts, class_part = task % t.class_parts;
+    const device_tile<T> own = t.class_part(class_part);
     // The sums by class are not in use: they serve as scratch.
     T* const distances = t.b.class_sum + part * t.class_count + own.begin_in(t);
-    for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
-      row_record<T> r = t.split_record_of(i, split);
-      auto row = group.hold(own.tile_row(i), own.class_count);
+    for (std::int64_t i = t.row_count * part / t.row_parts; i < t.row_count * (part + 1) / t.row_parts; ++i) {
+      row_record<T> r = t.part_record_of(i, class_part);
+      auto row = group.load_row(own.tile_row(i), own.class_count);
       score_row(group, t.scores, own, i, own.range(i), row, distances, r);
-      if (last && t.splits == 1)
+      if (last && t.class_parts == 1)
         write_scores(group, t.scores, t.call.shape, t.call.mixture, t, i, r);
       else
-        t.keep_split(group, i, split, r);
+        t.store_part_record(group, i, class_part, r);
     }
   }
 };
 
-// The scores of rows whose classes were split, or that have none.
+// The scores of rows whose classes are in parts, or that have none.
 template <class T>
 struct merged_score_kernel {
   device_tile<T> t;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
     row_record<T> r = t.b.record[i];
-    if (t.splits > 1 && t.call.shape.classes > 0) t.merge_splits(i, r);
+    if (t.class_parts > 1 && t.call.shape.classes > 0) t.merge_parts(i, r);
     write_scores(group, t.scores, t.call.shape, t.call.mixture, t, i, r);
   }
 };
@@ -103,7 +103,8 @@ class device_score {
         t_.tile = out + t_.first_row * stride + t_.first_class;
         t_.tile_stride = stride;
         tiles_.make_products();
-        launch_rows(device_, t_.class_count / t_.splits, t_.row_count * t_.splits, logits_kernel<T>{t_});
+        launch_rows(device_, t_.class_count / t_.class_parts, t_.row_count * t_.class_parts,
+                    logits_kernel<T>{t_});
       });
     });
   }
@@ -116,10 +117,10 @@ class device_score {
       launch_rows(device_, s.dims, t_.row_count, prepare_plain_kernel<T>{t_, true});
       tiles_.for_class_tiles([&] {
         tiles_.make_products();
-        launch_rows(device_, t_.class_count / t_.splits, t_.parts * t_.splits,
+        launch_rows(device_, t_.class_count / t_.class_parts, t_.row_parts * t_.class_parts,
                     score_kernel<T>{t_, tiles_.is_last_class_tile()});
       });
-      if (t_.splits > 1 || s.classes == 0)
+      if (t_.class_parts > 1 || s.classes == 0)
         launch_rows(device_, s.dims, t_.row_count, merged_score_kernel<T>{t_});
     });
   }

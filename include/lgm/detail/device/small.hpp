@@ -32,8 +32,8 @@ struct small_rows_kernel {
     own.b.offset = nullptr;
     own.centre = t.call.mixture.origin;
     // Arrays that only soft targets need otherwise.
-    T *const bias = t.b.class_share + part * classes, *const half_log_dets =
-                                                          t.b.class_probability + part * classes;
+    T *const bias = t.b.class_variance_weight + part * classes, *const half_log_dets =
+                                                                    t.b.class_probability + part * classes;
     own.b.constants.bias = own.b.constants.offset = bias;
     own.b.constants.half_log_det = half_log_dets;
     own.b.constants.scale = nullptr;
@@ -45,13 +45,13 @@ struct small_rows_kernel {
     count.counted = group.reduce(
         samples, std::int64_t(0), [&](std::int64_t i) { return t.call.count_of(i).counted; }, plus{});
     own.begin(group, count, T(0));
-    if (part == 0) group.once([&] { *t.b.state = *own.b.state; });
+    if (part == 0) group.one_lane([&] { *t.b.state = *own.b.state; });
     group.for_each(classes, [&](std::int64_t k) {
       half_log_dets[k] = half_log_det(serial_group{}, dims, t.parameters_of(k));
       bias[k] = t.log_prior(k) - half_log_dets[k];
     });
 
-    for (std::int64_t i = t.row_count * part / t.parts; i < t.row_count * (part + 1) / t.parts; ++i) {
+    for (std::int64_t i = t.row_count * part / t.row_parts; i < t.row_count * (part + 1) / t.row_parts; ++i) {
       row_record<T> r;
       prepare_row(group, own.call, own, i, r);
       T* const products = t.tile_row(i);
@@ -60,7 +60,7 @@ struct small_rows_kernel {
         const auto direct = own.direct(i, 0, r.frame);
         group.for_each(classes, [&](std::int64_t k) { products[k] = -direct(k); });
         r.frame.pending = 0;
-        auto row = group.hold(products, classes);
+        auto row = group.load_row(products, classes);
         if (gather) gather_row(group, own.call, own, i, own.range(i), row, r);
         finish_evidence(group, own.call, own, i, r);
         if (differentiate) {
@@ -75,7 +75,7 @@ struct small_rows_kernel {
         if (differentiate) own.clear_sums(group, i);
       }
       if (differentiate) own.write_feature_gradient(group, i);
-      own.keep(group, i, r);
+      own.store_record(group, i, r);
     }
   }
 
@@ -135,7 +135,7 @@ struct small_classes_kernel {
         const T difference = load(t.features(i), j) - mean;
         return weight(i, k) * difference * difference;
       });
-      write(group, add, log_variance_gradient(share(group, k), sum, lambda),
+      write(group, add, log_variance_gradient(variance_weight(group, k), sum, lambda),
             t.call.gradient.log_variance + k * dims + j);
     }
     if (j != 0) return;
@@ -143,12 +143,13 @@ struct small_classes_kernel {
       const T distance = over_samples(group, [&](std::int64_t i) {
         return product_or_zero(weight(i, k), t.direct(i, 0, row_frame<T>{})(k));
       });
-      write(group, add, spherical_log_variance_gradient(share(group, k), distance, dims),
+      write(group, add, spherical_log_variance_gradient(variance_weight(group, k), distance, dims),
             t.call.gradient.log_variance + k);
     }
     if (t.call.gradient.log_prior != nullptr) {
-      const T sum = over_samples(
-          group, [&](std::int64_t i) { return t.b.target[i] == k ? -t.b.record[i].miss : -weight(i, k); });
+      const T sum = over_samples(group, [&](std::int64_t i) {
+        return t.b.target[i] == k ? -t.b.record[i].residual : -weight(i, k);
+      });
       write(group, add, sum, t.call.gradient.log_prior + k);
     }
   }
@@ -166,13 +167,14 @@ struct small_classes_kernel {
   }
   // sum_i [lambda delta_kz - g_ik].
   template <class Group>
-  LGM_HD T share(const Group& group, std::int64_t k) const {
-    return over_samples(
-        group, [&](std::int64_t i) { return t.b.target[i] == k ? t.b.record[i].share : weight(i, k); });
+  LGM_HD T variance_weight(const Group& group, std::int64_t k) const {
+    return over_samples(group, [&](std::int64_t i) {
+      return t.b.target[i] == k ? t.b.record[i].variance_weight : weight(i, k);
+    });
   }
   template <class Group>
   LGM_HD static void write(const Group& group, bool add, T value, T* out) {
-    group.once([&] { *out = add ? *out + value : value; });
+    group.one_lane([&] { *out = add ? *out + value : value; });
   }
 };
 
@@ -185,7 +187,7 @@ void run_small(Device& device, device_tile<T> t) {
   t.tile = t.b.tile;
   t.tile_stride = ceil_divide(t.class_count, vector) * vector;
   const std::int64_t widest = larger(t.class_count, t.call.shape.dims);
-  launch_rows(device, smaller(widest, std::int64_t(512)), t.parts, small_rows_kernel<T>{t});
+  launch_rows(device, smaller(widest, std::int64_t(512)), t.row_parts, small_rows_kernel<T>{t});
   const std::int64_t parameters = t.call.wants_parameters() ? t.class_count * t.call.shape.dims : 0;
   device.template launch<32>(32, parameters + (t.call.requested.report ? 1 : 0),
                              small_classes_kernel<T>{t, parameters});

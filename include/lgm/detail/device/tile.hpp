@@ -38,53 +38,54 @@ struct device_tile {
   device_buffers<T> b;
   const T* centre = nullptr;  // [dims], of loss_row.hpp's origin()
   // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
-  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, parts = 1, splits = 1;
+  std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, row_parts = 1, class_parts = 1;
   T* tile = nullptr;
   std::int64_t tile_stride = 0;
 
   LGM_HD bool diagonal() const { return call.shape.covariance == covariance::diagonal; }
   LGM_HD bool spherical() const { return call.shape.covariance == covariance::spherical; }
 
-  // Range `split` of the tile's classes, as a tile of its own. Ranges begin at whole vectors.
-  LGM_HD device_tile slice(std::int64_t split) const {
-    if (splits == 1) return *this;
+  // Part `part` of the tile's classes, as a tile of its own. Parts begin at whole vectors.
+  LGM_HD device_tile class_part(std::int64_t part) const {
+    if (class_parts == 1) return *this;
     constexpr std::int64_t vector = 16;
-    const std::int64_t begin = class_count * split / splits / vector * vector,
-                       end = split + 1 == splits ? class_count
-                                                 : class_count * (split + 1) / splits / vector * vector;
+    const std::int64_t begin = class_count * part / class_parts / vector * vector,
+                       end = part + 1 == class_parts
+                                 ? class_count
+                                 : class_count * (part + 1) / class_parts / vector * vector;
     const auto advance = [&](auto*& pointer) {
       if (pointer != nullptr) pointer += begin;
     };
-    device_tile part = *this;
-    part.first_class += begin;
-    part.class_count = end - begin;
-    part.tile += begin;
-    advance(part.b.constants.bias);
-    advance(part.b.constants.offset);
-    advance(part.b.constants.scale);
-    advance(part.b.constants.norm);
-    advance(part.b.constants.half_log_det);
-    advance(part.b.constants.uncentred);
-    for (void** operand : {&part.b.weights.high, &part.b.weights.low})
+    device_tile own = *this;
+    own.first_class += begin;
+    own.class_count = end - begin;
+    own.tile += begin;
+    advance(own.b.constants.bias);
+    advance(own.b.constants.offset);
+    advance(own.b.constants.scale);
+    advance(own.b.constants.norm);
+    advance(own.b.constants.half_log_det);
+    advance(own.b.constants.offset_product);
+    for (void** operand : {&own.b.weights.high, &own.b.weights.low})
       if (*operand != nullptr) *operand = static_cast<char*>(*operand) + begin * bytes_of<T>(form.format);
-    return part;
+    return own;
   }
-  // Of a slice: where it begins in the tile that it is of.
+  // Of a part: where it begins in its tile.
   LGM_HD std::int64_t begin_in(const device_tile& whole) const { return first_class - whole.first_class; }
 
-  // What one range of a row's classes has said of it so far, before the first class tile nothing.
-  LGM_HD row_record<T> split_record_of(std::int64_t i, std::int64_t split) const {
-    return splits == 1 || first_class == 0 ? b.record[i] : b.split_record[i * splits + split];
+  // What one part of a row's classes has said of it so far. Before the first class tile that is nothing.
+  LGM_HD row_record<T> part_record_of(std::int64_t i, std::int64_t part) const {
+    return class_parts == 1 || first_class == 0 ? b.record[i] : b.part_record[i * class_parts + part];
   }
   template <class Group>
-  LGM_HD void keep_split(const Group& group, std::int64_t i, std::int64_t split,
-                         const row_record<T>& r) const {
-    group.once([&] { (splits == 1 ? b.record[i] : b.split_record[i * splits + split]) = r; });
+  LGM_HD void store_part_record(const Group& group, std::int64_t i, std::int64_t part,
+                                const row_record<T>& r) const {
+    group.one_lane([&] { (class_parts == 1 ? b.record[i] : b.part_record[i * class_parts + part]) = r; });
   }
-  // Adds what all ranges have said.
-  LGM_HD void merge_splits(std::int64_t i, row_record<T>& r) const {
-    for (std::int64_t split = 0; splits > 1 && split < splits; ++split) {
-      const row_record<T>& from = b.split_record[i * splits + split];
+  // Adds what all parts have said.
+  LGM_HD void merge_parts(std::int64_t i, row_record<T>& r) const {
+    for (std::int64_t part = 0; class_parts > 1 && part < class_parts; ++part) {
+      const row_record<T>& from = b.part_record[i * class_parts + part];
       r.add(from.evidence, from.frame.omitted);
       r.likelihood += from.likelihood;
       take_larger(from.best, r.best);
@@ -133,7 +134,7 @@ struct device_tile {
     class_constants<T> c = b.constants;
     c.max_scale = b.state->max_scale;
     c.max_norm = b.state->max_norm;
-    c.reach = b.state->reach;
+    c.extra_norm = b.state->extra_norm;
     c.base_scale = b.state->base_scale;
     return c;
   }
@@ -173,28 +174,28 @@ struct device_tile {
                        : inverse_variance(group.reduce(
                              s.classes, numeric<T>::lowest, [&](std::int64_t k) { return v[k]; }, maximum{}));
     }
-    group.once([&] {
+    group.one_lane([&] {
       device_state<T>& state = *b.state;
       static_cast<call_state<T>&>(state) =
           begin_state(call, samples, class_weight_sum, base_scale, log_prior_sum);
       state.max_scale = 1;
-      state.max_norm = state.reach = 0;
+      state.max_norm = state.extra_norm = 0;
     });
   }
 
   template <class Group>
-  LGM_HD void take_row(const Group& group, std::int64_t i, bool counts, std::int64_t target,
-                       row_record<T>& r) const {
+  LGM_HD void prepare_sample(const Group& group, std::int64_t i, bool counts, std::int64_t target,
+                             row_record<T>& r) const {
     const lgm::shape& s = call.shape;
-    group.once([&] {
+    group.one_lane([&] {
       b.target[i] = counts ? target : -1;
       b.counts[i] = counts ? 1 : 0;
       b.key[i] = b.target[i] < 0 ? s.classes : b.target[i];
     });
-    const feature_row<T> out{b.samples, i * operand_stride, form.as_given};
+    const feature_row<T> out{b.samples, i * operand_stride, form.uncentred};
     if (!counts) {
       group.for_each(b.offset != nullptr ? s.dims : 0,
-                     [&](std::int64_t j) { b.samples.keep(out.first + j, T(0)); });
+                     [&](std::int64_t j) { b.samples.store(out.first + j, T(0)); });
       return;
     }
     // Without an offset nothing is centred.
@@ -213,12 +214,12 @@ struct device_tile {
   LGM_HD void prepare_plain(const Group& group, std::int64_t i, bool omit_shared) const {
     const std::int64_t z = call.label(first_row + i);
     row_record<T> r;
-    take_row(group, i, true, call.is_class(z) ? local_class(call.shape, z) : -1, r);
+    prepare_sample(group, i, true, call.is_class(z) ? local_class(call.shape, z) : -1, r);
     if (omit_shared) {
       r.frame = r.frame.bounded();
       r.frame.omit_shared();
     }
-    keep(group, i, r);
+    store_record(group, i, r);
   }
 
   // Puts the weights of row i, rounded before, where the products take them from.
@@ -226,7 +227,7 @@ struct device_tile {
   LGM_HD void store_weights(const Group& group, std::int64_t i, Row& row) const {
     const std::int64_t first = i * tile_stride;
     if (is_narrow(form.format)) {
-      group.for_each(row, [&](T& w, std::int64_t k) { w = b.weights.keep(first + k, w); });
+      group.for_each(row, [&](T& w, std::int64_t k) { w = b.weights.store(first + k, w); });
       return;
     }
     if (form.weight_parts > 1) {
@@ -273,7 +274,7 @@ struct device_tile {
     const std::int64_t correct = group.reduce(
         row_count, std::int64_t(0),
         [&](std::int64_t i) { return std::int64_t(b.record[i].losses.correct ? 1 : 0); }, plus{});
-    group.once([&] {
+    group.one_lane([&] {
       call_state<T>& s = *b.state;
       s.total += total;
       s.classification += classification;
@@ -284,8 +285,8 @@ struct device_tile {
   }
 
   template <class Group>
-  LGM_HD void keep(const Group& group, std::int64_t i, const row_record<T>& r) const {
-    group.once([&] { b.record[i] = r; });
+  LGM_HD void store_record(const Group& group, std::int64_t i, const row_record<T>& r) const {
+    group.one_lane([&] { b.record[i] = r; });
   }
 
  private:

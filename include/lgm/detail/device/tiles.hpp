@@ -31,7 +31,7 @@ struct count_kernel {
         n, 0.0, [&](std::int64_t i) { return t.call.count_of(first + i).weight; }, plus{});
     const std::int64_t counted = group.reduce(
         n, std::int64_t(0), [&](std::int64_t i) { return t.call.count_of(first + i).counted; }, plus{});
-    group.once([&] { t.b.sample_counts[task] = {weight, counted}; });
+    group.one_lane([&] { t.b.sample_counts[task] = {weight, counted}; });
   }
 };
 
@@ -56,20 +56,20 @@ struct begin_kernel {
 // Parts of the sum of all means, a lane a dimension; a task has a chunk of the classes and some dimensions.
 constexpr std::int64_t mean_columns = 256;
 template <class T>
-struct mean_chunk_kernel {
-  std::int64_t classes, dims, chunks;
+struct mean_part_kernel {
+  std::int64_t classes, dims, parts;
   const T* mean;
-  T* sums;  // [chunks, dims]
+  T* sums;  // [parts, dims]
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t chunk = task % chunks, begin = task / chunks * mean_columns;
-    const std::int64_t first = classes * chunk / chunks, last = classes * (chunk + 1) / chunks;
+    const std::int64_t part = task % parts, begin = task / parts * mean_columns;
+    const std::int64_t first = classes * part / parts, last = classes * (part + 1) / parts;
     const T share = T(1) / static_cast<T>(classes);
     group.for_each(smaller(mean_columns, dims - begin), [&](std::int64_t c) {
       T sum = 0;
       for (std::int64_t k = first; k < last; ++k) sum = fused(share, mean[k * dims + begin + c], sum);
-      sums[chunk * dims + begin + c] = sum;
+      sums[part * dims + begin + c] = sum;
     });
   }
 };
@@ -103,7 +103,7 @@ struct operand_kernel {
     const class_parameters<T> p = t.parameters_of(k);
     const T h = half_log_det(group, dims, p), bias = t.log_prior(k) - h;
     const T* const centre = t.b.offset;
-    T scale = 1, norm = 0, uncentred = 0;
+    T scale = 1, norm = 0, offset_product = 0;
     if (t.diagonal()) {
       group.for_each(dims, [&](std::int64_t j) {
         const T v = p.log_variance != nullptr ? p.log_variance[j] : T(0), mean = p.mean[j] - centre[j];
@@ -116,17 +116,17 @@ struct operand_kernel {
       if (p.log_variance != nullptr) scale = inverse_variance(*p.log_variance);
       const scaled_row<T> out{t.b.means, c * t.operand_stride};
       norm = centre_class(group, dims, p, centre, scale, out);
-      if (t.form.as_given)
-        uncentred = group.reduce(
+      if (t.form.uncentred)
+        offset_product = group.reduce(
             dims, T(0), [&](std::int64_t j) { return centre[j] * out.operand.at(out.first + j); }, plus{});
     }
-    group.once([&] {
+    group.one_lane([&] {
       const class_constants<T>& constants = t.b.constants;
       constants.half_log_det[c] = h;
       constants.bias[c] = bias;
       constants.norm[c] = norm;
-      constants.offset[c] = bias - T(0.5) * norm - uncentred;
-      if (t.b.uncentred != nullptr) t.b.uncentred[c] = uncentred;
+      constants.offset[c] = bias - T(0.5) * norm - offset_product;
+      if (t.b.offset_product != nullptr) t.b.offset_product[c] = offset_product;
       if (constants.scale != nullptr) constants.scale[c] = scale;
     });
   }
@@ -148,14 +148,14 @@ struct bounds_kernel {
         t.class_count, T(0), [&](std::int64_t k) { return c.norm[k]; }, maximum{});
     // What a feature that is not centred adds to the products' sums, which are float's: four times its unit roundoff for
     // the way in which tensor cores add.
-    T reach = 0;
-    if (t.form.as_given)
-      reach = T(4) * numeric<T>::epsilon / c.epsilon *
-              std::sqrt(squared_norm(group, t.call.shape.dims, static_cast<const T*>(t.b.offset)));
-    group.once([&] {
+    T extra_norm = 0;
+    if (t.form.uncentred)
+      extra_norm = T(4) * numeric<T>::epsilon / c.epsilon *
+                   std::sqrt(squared_norm(group, t.call.shape.dims, static_cast<const T*>(t.b.offset)));
+    group.one_lane([&] {
       t.b.state->max_scale = scale;
       t.b.state->max_norm = norm;
-      t.b.state->reach = reach;
+      t.b.state->extra_norm = extra_norm;
     });
   }
 };
@@ -170,8 +170,8 @@ class device_tiles {
     t.b = device_buffers<T>(pieces, plan, s);
     t.call = call;
     t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
-    t.parts = plan.parts;
-    t.splits = plan.splits;
+    t.row_parts = plan.row_parts;
+    t.class_parts = plan.class_parts;
     t.form = plan.form;
     t.operand_stride = plan.operand_stride;
   }
@@ -196,7 +196,7 @@ class device_tiles {
     if (samples > 0) centre();
     for (t.first_row = 0; t.first_row < samples; t.first_row += plan_.rows) {
       t.row_count = smaller(plan_.rows, samples - t.first_row);
-      t.parts = smaller(plan_.parts, t.row_count);
+      t.row_parts = smaller(plan_.row_parts, t.row_count);
       f();
     }
   }
@@ -274,13 +274,13 @@ class device_tiles {
       return;
     }
     const std::int64_t dims = t.call.shape.dims, blocks = ceil_divide(dims, mean_columns),
-                       chunks = plan_.chunks;
-    T* const sums = chunks == 1 ? t.b.offset : t.b.chunk_sums;
-    launch_rows(device_, smaller(dims, mean_columns), blocks * chunks,
-                mean_chunk_kernel<T>{t.call.shape.classes, dims, chunks, t.call.mixture.mean, sums});
-    if (chunks > 1)
+                       parts = plan_.mean_parts;
+    T* const sums = parts == 1 ? t.b.offset : t.b.mean_part_sums;
+    launch_rows(device_, smaller(dims, mean_columns), blocks * parts,
+                mean_part_kernel<T>{t.call.shape.classes, dims, parts, t.call.mixture.mean, sums});
+    if (parts > 1)
       launch_rows(device_, smaller(dims, mean_columns), blocks,
-                  sum_rows_kernel<T>{chunks, dims, sums, t.b.offset});
+                  sum_rows_kernel<T>{parts, dims, sums, t.b.offset});
   }
 
   Device& device_;

@@ -156,7 +156,7 @@ struct schedule_kernel {
   T* out;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
-    group.once([&] { *out = schedule(*iteration_at); });
+    group.one_lane([&] { *out = schedule(*iteration_at); });
   }
 };
 

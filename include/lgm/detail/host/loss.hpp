@@ -33,7 +33,7 @@ class host_loss {
     const loss_requests& requested = call_.requested;
     const shape& s = call_.shape;
     // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
-    const bool at_once = requested.gather && requested.differentiate && t_.plan.whole_rows && s.classes > 0;
+    const bool one_visit = requested.gather && requested.differentiate && t_.plan.whole_rows && s.classes > 0;
     if (call_.log_cutoff > numeric<T>::negligible) t_.expect_zeros();
     begin();
     if (s.samples == 0) clear_parameters();
@@ -42,7 +42,7 @@ class host_loss {
       t_.for_rows(
           [&](std::int64_t i, std::int64_t) { prepare_row(group_type{}, call_, t_, i, b_.record[i]); });
       if constexpr (Kind != target_kind::grad_logits) {
-        if (!at_once) {
+        if (!one_visit) {
           if (requested.gather) {
             t_.for_class_tiles([&] {
               t_.make_products();
@@ -52,7 +52,7 @@ class host_loss {
           t_.for_rows([&](std::int64_t i, std::int64_t) { finish(i); });
         }
       }
-      if (requested.differentiate) make_gradients(at_once);
+      if (requested.differentiate) make_gradients(one_visit);
       if (requested.report) add_losses();
     });
     if (requested.report) write_sums(call_, t_.state());
@@ -99,9 +99,9 @@ class host_loss {
     }
   }
 
-  // The gradients of a row tile, class tile by class tile. at_once: the one class tile has all classes, and the rows'
+  // The gradients of a row tile, class tile by class tile. one_visit: the one class tile has all classes, and the rows'
   // evidence is yet to be gathered.
-  void make_gradients(bool at_once) {
+  void make_gradients(bool one_visit) {
     const shape& s = call_.shape;
     const std::int64_t stride = row_stride(s.gradient_stride, s.dims);
     T* const features = static_cast<T*>(call_.gradient.feature);
@@ -116,7 +116,7 @@ class host_loss {
         t_.make_products();
       else
         t_.prepare_constants();
-      make_weights(at_once, needs_logits, out, stride);
+      make_weights(one_visit, needs_logits, out, stride);
       // Where nothing is there yet to be added to, the means' gradients are made in their own place.
       T* const mean = call_.gradient.mean;
       T* const whole = call_.gradient.accumulate || t_.first_row > 0 ? nullptr : mean;
@@ -130,24 +130,24 @@ class host_loss {
 
   // Products to weights, with their sums by row and, where parameters need them, by class. out: feature gradients of the
   // tile, to which the products will add; null: not wanted.
-  void make_weights(bool at_once, bool needs_logits, T* out, std::int64_t stride) {
+  void make_weights(bool one_visit, bool needs_logits, T* out, std::int64_t stride) {
     const std::int64_t parts = t_.row_parts(), classes = t_.class_count, dims = call_.shape.dims;
     const bool parameters = call_.wants_parameters(), add = t_.first_class > 0;
     class_sum_rows<T> all;
     if (parameters) all.weight = b_.class_sum;
     if (call_.wants_distances()) all.distance = b_.class_distance;
     if (parameters && call_.is_soft()) {
-      all.share = b_.class_share;
+      all.variance_weight = b_.class_variance_weight;
       all.probability = b_.class_probability;
     }
-    T* const arrays[] = {all.weight, all.distance, all.share, all.probability};
+    T* const arrays[] = {all.weight, all.distance, all.variance_weight, all.probability};
     for (T* sum : arrays)
       if (sum != nullptr) std::fill(sum, sum + parts * classes, T(0));
     t_.for_rows([&](std::int64_t i, std::int64_t part) {
       const group_type group;
       row_record<T>& r = b_.record[i];
       if constexpr (Kind != target_kind::grad_logits) {
-        if (at_once) {
+        if (one_visit) {
           gather(i);
           finish(i);
         }
@@ -159,12 +159,13 @@ class host_loss {
         if (gradient != nullptr && !add) std::fill(gradient, gradient + dims, T(0));
         return;
       }
-      if (needs_logits && !at_once)
+      if (needs_logits && !one_visit)
         t_.for_ranges(i, [&](const auto& range, row_type& logits) {
           row_logits(group, call_, t_, i, range, logits, r);
         });
       const auto at = [&](T* sums) { return sums == nullptr ? nullptr : sums + part * classes; };
-      const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.share), at(all.probability)};
+      const class_sum_rows<T> sums{at(all.weight), at(all.distance), at(all.variance_weight),
+                                   at(all.probability)};
       const weight_sums<T> weights =
           row_weights(group, call_, t_, i, t_.whole_range(i), row, r, sums, unrounded{});
       if (gradient != nullptr)
@@ -187,7 +188,7 @@ class host_loss {
       const T weight = b_.class_sum[begin + c];
       s.difference = differences == nullptr ? nullptr : differences + c * dims;
       s.square = squares == nullptr ? nullptr : squares + c * dims;
-      s.share = call_.is_soft() ? b_.class_share[begin + c] : weight;
+      s.variance_weight = call_.is_soft() ? b_.class_variance_weight[begin + c] : weight;
       s.probability = call_.is_soft() ? b_.class_probability[begin + c] : -weight;
       if (b_.class_distance != nullptr) s.distance = b_.class_distance[begin + c];
     }
@@ -195,8 +196,8 @@ class host_loss {
       const std::int64_t z = b_.target[i] - first;
       if (b_.target[i] < 0 || z < 0 || z >= count) continue;
       const row_record<T>& r = b_.record[i];
-      add_target(group, dims, t_.features(i), t_.parameters_of(b_.target[i]).mean, r.weight, r.share, r.miss,
-                 r.target.distance, sums[z]);
+      add_target(group, dims, t_.features(i), t_.parameters_of(b_.target[i]).mean, r.weight,
+                 r.variance_weight, r.residual, r.target.distance, sums[z]);
     }
     for (std::int64_t c = 0; c < count; ++c) {
       const std::int64_t k = first + c;

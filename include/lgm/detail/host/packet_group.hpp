@@ -221,11 +221,11 @@ struct packet_group {
   }
 
   template <class F>
-  void once(F f) const {
+  void one_lane(F f) const {
     f();
   }
 
-  row hold(T* data, std::int64_t n) const { return {data, n}; }
+  row load_row(T* data, std::int64_t n) const { return {data, n}; }
   template <class F>
   void for_each(row& held, F f) const {
     for_each(held.size, [&](packet_index i) {

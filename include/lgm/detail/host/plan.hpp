@@ -91,9 +91,9 @@ struct host_buffers {
   T* operand;                    // [plan.operand, dims], twice that for a diagonal covariance
   class_constants<T> constants;  // [plan.classes] each; without bounds
   class_constants<T>* parts;     // the same of each row_part, with bounds
-  T* class_sum;       // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
-  T* class_distance;  // ... and of w_ik d_ik
-  T* class_share;     // [threads, plan.classes], the same of what soft targets need besides
+  T* class_sum;              // [threads, plan.classes], parts of the sums of w_ik over the tile's samples ...
+  T* class_distance;         // ... and of w_ik d_ik
+  T* class_variance_weight;  // [threads, plan.classes], the same of what soft targets need besides
   T* class_probability;
   row_record<T>* record;     // [plan.rows]
   std::int64_t* target;      // [plan.rows], the target's class, -1 where there is none
@@ -120,7 +120,7 @@ struct host_buffers {
     const std::int64_t class_sums = bounded_product(p.threads, p.classes);
     class_sum = a.take<T>(class_sums);
     class_distance = s.covariance == covariance::spherical ? a.take<T>(class_sums) : nullptr;
-    class_share = a.take<T>(class_sums);
+    class_variance_weight = a.take<T>(class_sums);
     class_probability = a.take<T>(class_sums);
     record = a.take<row_record<T>>(p.rows);
     target = a.take<std::int64_t>(p.rows);

@@ -34,7 +34,7 @@ class host_score {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         const std::int64_t z = call_.label(t_.first_row + i);
         b_.record[i] = {};
-        t_.take_row(group_type{}, i, true, call_.is_class(z) ? local_class(s, z) : -1, b_.record[i]);
+        t_.prepare_sample(group_type{}, i, true, call_.is_class(z) ? local_class(s, z) : -1, b_.record[i]);
       });
       t_.for_class_tiles([&] {
         t_.tile = out + t_.first_row * stride + t_.first_class;
@@ -67,7 +67,7 @@ class host_score {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
         row_record<T>& r = b_.record[i];
         r = {};
-        t_.take_row(group, i, true, -1, r);
+        t_.prepare_sample(group, i, true, -1, r);
         r.frame = r.frame.bounded();
         r.frame.omit_shared();
       });

@@ -81,7 +81,7 @@ class host_tiles {
   const T* origin() const { return operands_.origin(); }
   std::int64_t centred_stride() const { return in_place_ ? stride_ : shape.dims; }
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
-  row_type held_row(std::int64_t i) const { return group_type{}.hold(tile_row(i), class_count); }
+  row_type held_row(std::int64_t i) const { return group_type{}.load_row(tile_row(i), class_count); }
 
   const call_state<T>& state() const { return state_; }
   call_state<T>& state() { return state_; }
@@ -137,8 +137,8 @@ class host_tiles {
 
   // Of loss_row.hpp; centres the row's features, or, where it does not count, leaves them out unread.
   template <class Group>
-  void take_row(const Group& group, std::int64_t i, bool counts, std::int64_t target,
-                row_record<T>& r) const {
+  void prepare_sample(const Group& group, std::int64_t i, bool counts, std::int64_t target,
+                      row_record<T>& r) const {
     buffers.target[i] = counts ? target : -1;
     buffers.counts[i] = counts ? 1 : 0;
     T* const copy = buffers.centred + i * shape.dims;
@@ -210,7 +210,7 @@ class host_tiles {
     for (std::int64_t first = 0; first < class_count; first += plan.row_part) {
       const std::int64_t count = smaller(plan.row_part, class_count - first);
       const bool has_target = target >= first && target < first + count;
-      row_type row = group_type{}.hold(tile_row(i) + first, count);
+      row_type row = group_type{}.load_row(tile_row(i) + first, count);
       f(host_range<T>{first_class + first, buffers.parts[first / plan.row_part],
                       has_target ? target - first : -1},
         row);
