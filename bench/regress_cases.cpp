@@ -187,10 +187,12 @@ void count_logits(const char* name, const lgm::shape& s) {
 void count_score(const char* name, const lgm::shape& s) {
   problem<float> p(s);
   lgm::score_result<float> result;
-  result.predicted = p.take<std::int64_t>(s.samples);
-  for (float** each : {&result.posterior, &result.log_density, &result.log_mixture,
-                       &result.squared_mahalanobis, &result.nearest_squared_mahalanobis})
-    *each = p.zeros(s.samples);
+  lgm::for_each_score(result, [&](const char*, auto*& array) {
+    if constexpr (std::is_same<decltype(array), float*&>::value)
+      array = p.zeros(s.samples);
+    else
+      array = p.take<std::int64_t>(s.samples);
+  });
   const lgm::workspace scratch = p.scratch();
   count(name, [&] { return lgm::score(one_thread(), p.shape, p.mixture(), p.features, result, scratch); });
 }

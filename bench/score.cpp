@@ -12,23 +12,25 @@ struct score {
       : context(c.context),
         problem(p),
         predicted(p.shape.samples),
-        scores(5 * p.shape.samples),
+        scores((lgm::count_scores() - 1) * p.shape.samples),
         workspace(c, p.shape) {
-    const std::int64_t samples = p.shape.samples;
-    result.predicted = predicted.data();
-    result.posterior = scores.data();
-    result.log_density = scores.data() + samples;
-    result.log_mixture = scores.data() + 2 * samples;
-    result.squared_mahalanobis = scores.data() + 3 * samples;
-    result.nearest_squared_mahalanobis = scores.data() + 4 * samples;
+    T* next = scores.data();
+    lgm::for_each_score(result, [&](const char*, auto*& array) {
+      if constexpr (std::is_same<decltype(array), T*&>::value) {
+        array = next;
+        next += p.shape.samples;
+      } else {
+        array = predicted.data();
+      }
+    });
   }
   lgm::status run() {
     return lgm::score(context, problem.shape, problem.mixture(), problem.features.data(), result, workspace);
   }
   std::int64_t workspace_bytes() const { return workspace.bytes(); }
   static bench::cost cost_of(const lgm::shape& s) {
-    return {bench::product_operations(s, 1), s.samples * s.dims + bench::parameter_count(s), 6 * s.samples,
-            1};
+    return {bench::product_operations(s, 1), s.samples * s.dims + bench::parameter_count(s),
+            lgm::count_scores() * s.samples, 1};
   }
 
   decltype(Context::context) context;

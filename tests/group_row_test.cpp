@@ -151,8 +151,10 @@ struct evidence_run {
         l = V(-lgm::numeric<T>::infinity);
       });
     const T top = in.variant == 1 ? -lgm::numeric<T>::infinity : in.largest_logit();
-    const auto e = lgm::evidence_of(group, held, top, 100, in.variant != 2);
-    for (const T value : {e.others.max, e.others.sum, static_cast<T>(e.best)}) answers.push_back(value);
+    auto e = lgm::evidence_of(group, held, top, 100, in.variant != 2);
+    lgm::add_spread(group, held, e);
+    for (const T value : {e.others.max, e.others.sum, static_cast<T>(e.best), e.spread})
+      answers.push_back(value);
     held.store(out.a);
   }
   template <class T>
@@ -166,15 +168,17 @@ struct evidence_run {
         best = 100 + static_cast<real>(k);
       }
     }
-    real_sum sum;
+    real_sum sum, spread;
     for (std::size_t k = 0; k < size_of(in.n) && top > -infinity; ++k) {
-      const real below = e.a[k].value - top;
+      const real below = e.a[k].value - top, off = epsilon<T>() * std::fabs(below);
       if (below < -100) continue;  // -1000, and the target
-      sum.add(std::exp(below), epsilon<T>() * std::fabs(below) * std::exp(below));
+      sum.add(std::exp(below), off * std::exp(below));
+      spread.add(-below * std::exp(below), off * (1 - below) * std::exp(below));
     }
     e.answer(top);
     e.answer(sum.value, sum.template bound<T>(in.n));
     e.answer(in.variant == 2 ? -1 : best);
+    e.answer(spread.value, spread.template bound<T>(in.n));
   }
 };
 

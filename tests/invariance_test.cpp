@@ -152,11 +152,9 @@ void compute(const lgm::host_context& context, const inputs<T>& p, std::int64_t 
   std::vector<std::int64_t> predicted(size_of(count));
   lgm::score_result<T> r;
   r.predicted = predicted.data();
-  r.posterior = take("posterior");
-  r.log_density = take("log_density");
-  r.log_mixture = take("log_mixture");
-  r.squared_mahalanobis = take("squared_mahalanobis");
-  r.nearest_squared_mahalanobis = take("nearest_squared_mahalanobis");
+  lgm::for_each_score(r, [&](const char* name, auto*& array) {
+    if constexpr (std::is_same<decltype(array), T*&>::value) array = take(name);
+  });
   REQUIRE(lgm::score(context, s, p.mixture(), features, r, w) == status::success);
   std::copy(predicted.begin(), predicted.end(), take("predicted"));
 }

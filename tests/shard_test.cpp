@@ -290,10 +290,10 @@ TEST_CASE_TEMPLATE("a shard's scores are those of its classes, with the priors a
             own.log_prior_given = true;
             score_outputs<T> alone(own.shape);
             REQUIRE(score(context, own, alone.result()) == status::success);
-            CHECK(out.posterior.same_bits(alone.posterior));
-            CHECK(out.log_density.same_bits(alone.log_density));
-            CHECK(out.squared_mahalanobis.same_bits(alone.squared_mahalanobis));
-            CHECK(out.nearest_squared_mahalanobis.same_bits(alone.nearest_squared_mahalanobis));
+            out.each(alone, [&](const std::string& name, const auto& mine, const auto& theirs) {
+              CAPTURE(name);
+              if (name != "predicted" && name != "log_mixture") CHECK(mine.same_bits(theirs));
+            });
             for (std::size_t i = 0; i < 25; ++i) {
               CHECK(out.predicted[i] == alone.predicted[i] + shard.shape.class_begin);
               mixture[i] += std::exp(static_cast<real>(out.log_mixture[i]));

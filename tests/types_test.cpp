@@ -103,12 +103,10 @@ TEST_CASE_TEMPLATE("default options are the plain mixture, default results ask f
   CHECK_FALSE(gradients.accumulate);
 
   const lgm::score_result<T> scores;
-  CHECK(scores.predicted == nullptr);
-  CHECK(scores.posterior == nullptr);
-  CHECK(scores.log_density == nullptr);
-  CHECK(scores.log_mixture == nullptr);
-  CHECK(scores.squared_mahalanobis == nullptr);
-  CHECK(scores.nearest_squared_mahalanobis == nullptr);
+  lgm::for_each_score(scores, [](const char* name, const auto* array) {
+    CAPTURE(name);
+    CHECK(array == nullptr);
+  });
 
   const lgm::sgd_options<T> sgd;
   CHECK(sgd.mean_rate == T(0));

@@ -10,6 +10,7 @@
 #include <lgm/lgm.hpp>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 namespace ffi = xla::ffi;
 
@@ -104,20 +105,24 @@ ffi::Error backward(double lambda, std::int64_t mean_of_batch, array<T> features
   });
 }
 
+// predicted is an array of its own; values [scores, samples] has the others, in the order of lgm_score_names.
 template <class T>
 ffi::Error score(array<T> features, array<T> mean, array<T> log_variance, array<T> log_prior,
-                 ffi::Result<ffi::Buffer<ffi::S32>> predicted, result_array<T> posterior,
-                 result_array<T> log_density, result_array<T> log_mixture, result_array<T> mahalanobis) {
+                 ffi::Result<ffi::Buffer<ffi::S32>> predicted, result_array<T> values) {
   call<T> c(features, mean, log_variance, log_prior);
   const auto samples = static_cast<std::size_t>(c.shape.samples);
   // The library's classes are 64 bits wide; JAX's integers are 32 unless told otherwise.
   const std::unique_ptr<std::int64_t[]> classes(new std::int64_t[samples]);
   lgm::score_result<T> result;
-  result.predicted = classes.get();
-  result.posterior = posterior->typed_data();
-  result.log_density = log_density->typed_data();
-  result.log_mixture = log_mixture->typed_data();
-  result.squared_mahalanobis = mahalanobis->typed_data();
+  T* row = values->typed_data();
+  lgm::for_each_score(result, [&](const char*, auto*& out) {
+    if constexpr (std::is_same<decltype(out), T*&>::value) {
+      out = row;
+      row += samples;
+    } else {
+      out = classes.get();
+    }
+  });
   ffi::Error done = c.run([&](lgm::workspace w) {
     return lgm::score(c.context, c.shape, c.mixture, features.typed_data(), result, w);
   });
@@ -165,9 +170,6 @@ auto bind_score() {
       .template Arg<array<T>>()
       .template Arg<array<T>>()
       .template Ret<ffi::Buffer<ffi::S32>>()
-      .template Ret<array<T>>()
-      .template Ret<array<T>>()
-      .template Ret<array<T>>()
       .template Ret<array<T>>();
 }
 
@@ -179,3 +181,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(lgm_backward_float32, backward<float>, bind_backwa
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lgm_backward_float64, backward<double>, bind_backward<double>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lgm_score_float32, score<float>, bind_score<float>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(lgm_score_float64, score<double>, bind_score<double>());
+
+// The rows of score's values, with commas between them.
+extern "C" const char* lgm_score_names() {
+  static const std::string names = [] {
+    std::string all;
+    lgm::score_result<float> scores;
+    lgm::for_each_score(scores, [&](const char* name, auto*& array) {
+      if constexpr (std::is_same<decltype(array), float*&>::value)
+        all += (all.empty() ? "" : ",") + std::string(name);
+    });
+    return all;
+  }();
+  return names.c_str();
+}

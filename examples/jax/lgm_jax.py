@@ -18,9 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 
+_scores = ()  # the names of score's values, but for predicted
+
+
 def load(library):
     """Registers the handlers of a compiled lgm_jax.cpp."""
+    global _scores
     handlers = ctypes.cdll.LoadLibrary(library)
+    handlers.lgm_score_names.restype = ctypes.c_char_p
+    _scores = tuple(handlers.lgm_score_names().decode().split(","))
     for function in ("forward", "backward", "score"):
         for dtype in ("float32", "float64"):
             name = f"lgm_{function}_{dtype}"
@@ -106,11 +112,10 @@ def loss(features, labels, mean, log_variance=None, log_prior=None, *, alpha=0.0
 
 
 def score(features, mean, log_variance=None, log_prior=None):
-    """What the mixture says of each sample: a dict of predicted (class), posterior, log_density (of the predicted class),
-    log_mixture (log p(x)) and squared_mahalanobis, [samples] each. Not differentiated."""
+    """What the mixture says of each sample: a dict of all scores of lgm::score_result, [samples] each: predicted (class),
+    posterior, log_density (of the predicted class), log_mixture (log p(x)), ... Not differentiated."""
     arrays = _prepared(features, mean, log_variance, log_prior)
     samples, dtype = arrays[0].shape[0], arrays[0].dtype
-    names = ("predicted", "posterior", "log_density", "log_mixture", "squared_mahalanobis")
-    types = (jnp.int32, dtype, dtype, dtype, dtype)
-    values = _call("score", tuple(jax.ShapeDtypeStruct((samples,), t) for t in types), *arrays)
-    return dict(zip(names, values))
+    types = (jax.ShapeDtypeStruct((samples,), jnp.int32), jax.ShapeDtypeStruct((len(_scores), samples), dtype))
+    predicted, values = _call("score", types, *arrays)
+    return {"predicted": predicted, **dict(zip(_scores, values))}

@@ -109,6 +109,10 @@ def check_score():
     near(scores["posterior"], jax.nn.softmax(log_prior + density)[rows, best], 1e-12)
     prior = jax.nn.log_softmax(log_prior)
     near(scores["log_mixture"], jax.nn.logsumexp(prior + density, 1), 1e-12)
+    near(scores["nearest_squared_mahalanobis"], 2 * distance.min(1), 1e-12)
+    log_posterior = jax.nn.log_softmax(log_prior + density)
+    near(scores["entropy"], -(jnp.exp(log_posterior) * log_posterior).sum(1), 1e-12)
+    assert len(scores) == 7
 
 
 def check_refusals():

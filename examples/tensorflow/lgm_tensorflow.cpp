@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <lgm/lgm.hpp>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace tf = tensorflow;
@@ -353,14 +354,15 @@ class score_kernel : public tf::OpKernel {
   static absl::Status compute(tf::OpKernelContext* c) {
     arguments<T> a;
     TF_RETURN_IF_ERROR(a.read(c));
-    tf::Tensor* out[5] = {};
-    for (int n = 0; n < 5; ++n) TF_RETURN_IF_ERROR(c->allocate_output(n, {a.shape.samples}, &out[n]));
     lgm::score_result<T> result;
-    result.predicted = data<std::int64_t>(out[0]);
-    result.posterior = data<T>(out[1]);
-    result.log_density = data<T>(out[2]);
-    result.log_mixture = data<T>(out[3]);
-    result.squared_mahalanobis = data<T>(out[4]);
+    absl::Status allocated = absl::OkStatus();
+    int n = 0;
+    lgm::for_each_score(result, [&](const char*, auto*& array) {
+      tf::Tensor* out = nullptr;
+      allocated.Update(c->allocate_output(n++, {a.shape.samples}, &out));
+      if (out != nullptr) array = data<std::remove_pointer_t<std::remove_reference_t<decltype(array)>>>(out);
+    });
+    TF_RETURN_IF_ERROR(allocated);
     return a.run(c, [&](lgm::workspace w) {
       return lgm::score(a.context, a.shape, a.mixture, a.features, result, w);
     });
@@ -463,26 +465,30 @@ REGISTER_OP("LgmLossGrad")
     .SetShapeFn(gradient_shapes)
     .Doc("The gradient of LgmLoss.");
 
-REGISTER_OP("LgmScore")
-    .Input("features: T")
-    .Input("mean: T")
-    .Input("log_variance: variances * T")
-    .Input("log_prior: priors * T")
-    .Output("predicted: int64")
-    .Output("posterior: T")
-    .Output("log_density: T")
-    .Output("log_mixture: T")
-    .Output("squared_mahalanobis: T")
-    .Attr("T: {float, double}")
-    .Attr("variances: int >= 0")
-    .Attr("priors: int >= 0")
-    .SetShapeFn([](InferenceContext* c) {
-      known_shapes known;
-      TF_RETURN_IF_ERROR(known.read(c));
-      for (int n = 0; n < 5; ++n) c->set_output(n, known.samples(c));
-      return absl::OkStatus();
-    })
-    .Doc("What a Gaussian mixture says of each sample.");
+// As REGISTER_OP, with an output for each score.
+[[maybe_unused]] static const tf::InitOnStartupMarker registered_score = tf::InitOnStartupMarker{} << [] {
+  tf::register_op::OpDefBuilderWrapper op("LgmScore");
+  op.Input("features: T")
+      .Input("mean: T")
+      .Input("log_variance: variances * T")
+      .Input("log_prior: priors * T");
+  lgm::score_result<float> scores;
+  lgm::for_each_score(scores, [&](const char* name, auto*& array) {
+    const bool is_class = std::is_same<decltype(array), std::int64_t*&>::value;
+    op.Output(std::string(name) + (is_class ? ": int64" : ": T"));
+  });
+  op.Attr("T: {float, double}")
+      .Attr("variances: int >= 0")
+      .Attr("priors: int >= 0")
+      .SetShapeFn([](InferenceContext* c) {
+        known_shapes known;
+        TF_RETURN_IF_ERROR(known.read(c));
+        for (int n = 0; n < lgm::count_scores(); ++n) c->set_output(n, known.samples(c));
+        return absl::OkStatus();
+      })
+      .Doc("What a Gaussian mixture says of each sample.");
+  return op;
+}();
 
 #define LGM_KERNEL(op, kernel)                                                                        \
   REGISTER_KERNEL_BUILDER(Name(op).Device(tf::DEVICE_CPU).TypeConstraint<float>("T"), kernel<float>); \

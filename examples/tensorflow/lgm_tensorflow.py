@@ -135,8 +135,8 @@ def lgm_loss(
 
 
 def score(features, mean, *, log_variance=None, log_prior=None):
-    """What the mixture says of each sample: a dict of predicted (class), posterior, log_density (of the predicted
-    class), log_mixture (log p(x)) and squared_mahalanobis, [samples] each. Not differentiated.
+    """What the mixture says of each sample: a dict of all scores of lgm::score_result, [samples] each: predicted (class),
+    posterior, log_density (of the predicted class), log_mixture (log p(x)), ... Not differentiated.
     """
     return _operations().lgm_score(*_prepared(features, mean, log_variance, log_prior))._asdict()
 

@@ -193,6 +193,9 @@ def test_score(covariance):
     near(scores["log_density"], pick(density), 1e-12)
     near(scores["log_mixture"], tf.reduce_logsumexp(tf.nn.log_softmax(log_prior) + density, 1), 1e-12)
     near(scores["squared_mahalanobis"], 2 * (likelihood - tf.gather(half_log_det, best)), 1e-12)
+    log_posterior = tf.nn.log_softmax(log_prior + density)
+    near(scores["entropy"], -tf.reduce_sum(tf.exp(log_posterior) * log_posterior, 1), 1e-12)
+    assert len(scores) == 7 and tf.reduce_all(scores["nearest_squared_mahalanobis"] <= scores["squared_mahalanobis"])
 
 
 def test_every_kind_of_label():

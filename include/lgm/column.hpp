@@ -14,8 +14,8 @@
 
 namespace lgm {
 
-// Stores scale * value, and answers value. Where `out` is no pointer but an operand of reduced precision, it has an overload
-// of its own, which answers the value that was stored.
+// Stores scale * value, and returns value. Where `out` is no pointer but an operand of reduced precision, it has an overload
+// of its own, which returns the value that was stored.
 template <class T, class Index, class V>
 LGM_HD V store_scaled(T* out, Index j, V value, T scale) {
   store(out, j, V(scale) * value);

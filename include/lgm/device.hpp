@@ -26,7 +26,7 @@
 // All of them: matrices are row-major; pointers lead to the device's memory, at any alignment, and the memory is the
 // caller's; a call enqueues work on the context's stream and returns; nothing is allocated, synchronised, thrown or
 // printed; inputs are never written; null outputs are not computed; the same arguments on the same device give the
-// same bits. A call that answers anything but status::success because of its arguments has enqueued nothing. Features, labels
+// same bits. A call that returns anything but status::success because of its arguments has enqueued nothing. Features, labels
 // and results must not overlap.
 //
 // What only the device can see is judged there, after the call has returned: a sample whose label is outside

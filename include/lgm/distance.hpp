@@ -73,7 +73,7 @@ LGM_HD auto not_finite(const Group& group, std::int64_t dims, const Features& fe
       dims, T(0), [&](auto j) { return load(features, j) * decltype(load(features, j))(T(0)); }, plus{});
 }
 
-// Stores value - offset, and answers it. Where `out` is no pointer but an operand of reduced precision, it has an
+// Stores value - offset, and returns it. Where `out` is no pointer but an operand of reduced precision, it has an
 // overload of its own.
 template <class T, class Index, class V>
 LGM_HD V store_centred(T* out, Index j, V value, V offset) {

@@ -77,7 +77,7 @@ struct dlpack {
 
 // A tensor of two dimensions, [count, length]. Numbers of a row must be next to each other, and rows must neither overlap
 // nor go backwards: else status::wrong_layout, as with any other number of dimensions. Other types and memories:
-// status::wrong_type, status::wrong_device. out is written where the answer is success.
+// status::wrong_type, status::wrong_device. out is written where success is returned.
 template <class T, class Tensor>
 status rows_of(const Tensor& tensor, tensor_memory memory, rows<T>& out) {
   const status checked = detail::dlpack::check_tensor<T>(tensor, memory);

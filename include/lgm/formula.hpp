@@ -266,6 +266,12 @@ LGM_HD T log_mixture(T evidence, T log_prior_sum, std::int64_t dims, T log_abs_d
   return (evidence - log_prior_sum) + (log_abs_det - static_cast<T>(dims) * numeric<T>::half_log_two_pi);
 }
 
+// eq:entropy, from the sums over all classes of exp(l_k - max) and of exp(l_k - max) (max - l_k).
+template <class T>
+LGM_HD T entropy(T sum, T spread) {
+  return std::log(sum) + spread / sum;
+}
+
 // A normal number with mean 0 and variance 1 that depends on nothing but seed and index: the sum of twelve
 // uniform numbers less six (Irwin-Hall; within 0.003 of the normal distribution function). Integer arithmetic
 // until the last step, so that every compiler and device gives the same bits. The generator is SplitMix64

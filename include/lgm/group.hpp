@@ -23,11 +23,11 @@
 // What an algorithm may rely on, and what it has to keep to:
 // - Every lane runs the whole algorithm. Its variables, and the objects that it gets by reference, are the
 //   lane's own; only what pointers lead to is shared. So all lanes make the same calls with the same sizes:
-//   they branch on arguments and on what reduce and find answer, which are the same in all, and on nothing
+//   they branch on arguments and on what reduce and find return, which are the same in all, and on nothing
 //   else.
 // - A call runs f once for each index, in no order, in whichever lane has the index; that lane may be another
 //   in for_each(n) than in a held row. f stores to element i alone, and loads what no other index stores in
-//   this call. What it leaves in a captured variable is the lane's part of an answer, and no answer.
+//   this call. What it leaves in a captured variable is the lane's part of a result, and no result.
 // - After a call, every lane sees what the call stored.
 // - f makes no call of the group, which the other lanes would not make; a serial_group is at its service.
 // - A held row may live in registers, or in its memory and be changed there. So once for_each(row) has

@@ -26,7 +26,7 @@
 // allocated, thrown or printed; no global state is changed; inputs are never written; null outputs are not
 // computed; the same arguments, machine and thread count give the same bits. What forward, logits and score give for a row, not
 // for a batch, has the same bits in any batch, at any place in it, with any tile_bytes and number of threads, unless a gemm
-// hook makes the products or host_context::batch_invariant is false. A call that answers anything but status::success has written nothing. Features, labels and results must not overlap. Calls may run at the same time, with one
+// hook makes the products or host_context::batch_invariant is false. A call that returns anything but status::success has written nothing. Features, labels and results must not overlap. Calls may run at the same time, with one
 // context too, where none writes what another one reads or writes; each then needs a workspace of its own.
 
 // What follows depends on how this translation unit is compiled, and so does its name.

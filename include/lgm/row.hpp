@@ -138,6 +138,19 @@ struct row_evidence {
   // c_k, and of c_k (max - l_k), of which no term is negative.
   T coefficient = 0;
   T gap = 0;
+  // For eq:entropy: the sum of exp(l_k - max) (max - l_k), of which no term is negative.
+  T spread = 0;
+
+  // The spread of both ranges together, before they merge.
+  LGM_HD T merged_spread(const row_evidence& other) const {
+    const T top = detail::larger(others.max, other.others.max);
+    const auto moved = [&](const row_evidence& e) {
+      const T drop = top - e.others.max;
+      return e.others.sum == T(0) ? T(0)
+                                  : detail::product_or_zero(std::exp(-drop), e.spread + drop * e.others.sum);
+    };
+    return moved(*this) + moved(other);
+  }
 
   // sum_k c_k (log sum exp l - l_k) of the range, given the evidence of all classes.
   LGM_HD T classification_loss(const log_evidence<T>& evidence) const {
@@ -179,6 +192,21 @@ LGM_HD row_evidence<T> evidence_of(const Group& group, const Row& row, T top, st
     e.best = i < row.size && top > -numeric<T>::infinity ? first_class + i : -1;
   }
   return e;
+}
+
+// Adds the spread of a row of finished logits; e is their evidence_of.
+template <class Group, class Row, class T>
+LGM_HD void add_spread(const Group& group, const Row& row, row_evidence<T>& e) {
+  const T anchor = e.others.anchor();
+  e.spread = group.reduce(
+      row, T(0),
+      [&](auto l, auto) {
+        using V = std::decay_t<decltype(l)>;
+        using detail::exp_above;
+        using detail::product_or_zero;
+        return product_or_zero(exp_above(l - V(anchor), V(numeric<T>::negligible)), V(anchor) - l);
+      },
+      plus{});
 }
 
 // Adds to e what c_k makes of a row of finished logits; e is their evidence_of. coefficient(k): c_k, of a class or a
@@ -457,11 +485,11 @@ LGM_HD weight_sums<T> finish_given_weights(const Group& group, Row& row, const c
   return sums_of_weights(group, row, c);
 }
 
-// What eq:grad_feature of a sample has besides the products, which add minus the sum of w_k mu'_k / Lambda_k over the classes
-// other than the target's, or, where they work on differences, the whole sum of w_k (x - mu_k) / Lambda_k.
+// The part of eq:grad_feature that the products do not make. They add minus the sum of w_k mu'_k / Lambda_k over the classes
+// other than the target's; a diagonal covariance's work on differences, and add the whole sum of w_k (x - mu_k) / Lambda_k.
 //
-// Over all classes the g_k add up to 0, and with base_scale = s what they do is s sum_{k != z} w_k (mu'_z - mu'_k), without
-// the sample: x' times a sum of weights that is 0 but for its rounding would be all that is left of a far sample's gradient.
+// The g_k of all classes add up to 0. So where all 1 / Lambda_k are s, their part is s sum_{k != z} w_k (mu'_z - mu'_k), in which
+// the sample does not occur. Computed as x' times the sum of the weights, a far sample's gradient would be that sum's rounding.
 template <class T>
 struct feature_terms {
   T sample = 0;      // of x'

@@ -14,7 +14,7 @@
 
 namespace lgm {
 
-// What a function answers. Each value but success names the one thing that is wrong; then nothing was
+// What a function returns. Each value but success names the one thing that is wrong; then nothing was
 // written, unless said.
 // clang-format off
 enum class [[nodiscard]] status {
@@ -30,7 +30,7 @@ enum class [[nodiscard]] status {
   invalid_label_smoothing,  // outside [0, 1]
   invalid_option,           // a rate, a bound, a scale or an enum's value out of its range
   label_out_of_range,       // a label outside [0, total_classes) that is not ignore_label
-  workspace_too_small,      // fewer bytes than workspace_size answers
+  workspace_too_small,      // fewer bytes than workspace_size returns
   launch_failed,            // a device: a kernel could not be enqueued; what came before it was
   product_failed,           // a device: the same of a matrix product
   not_positive_definite,    // a covariance that is singular to within rounding, or not finite
@@ -55,7 +55,7 @@ LGM_HD constexpr const char* to_string(status value) {
     case status::invalid_label_smoothing: return "label_smoothing is outside [0, 1]";
     case status::invalid_option: return "an option is out of its range";
     case status::label_out_of_range: return "a label is outside [0, total_classes) and is not ignore_label";
-    case status::workspace_too_small: return "the workspace is smaller than workspace_size answers";
+    case status::workspace_too_small: return "the workspace is smaller than workspace_size returns";
     case status::launch_failed: return "a kernel could not be launched";
     case status::product_failed: return "a matrix product could not be enqueued";
     case status::not_positive_definite: return "the covariance is singular to within rounding, or not finite";
@@ -80,11 +80,11 @@ enum class reduction {
   none,  // [samples]
 };
 
-// How a device makes its matrix products, those of covariance::identity and spherical (diagonal ones are computed from
-// differences, in float or double whatever is asked for here). Where it is said how far logits may be off: in classes that
-// compete, within 20 of a sample's largest; target and likelihood are computed from differences, and so is every such
-// logit whose products would be off by more. What does not go with the features' type is status::not_supported. u is the unit
-// roundoff of what is multiplied.
+// How a device makes its matrix products, with covariance::identity and spherical. A diagonal covariance has none: its distances
+// are computed from differences, in float or double.
+// The target's logit and the likelihood never come from a product. A logit within 20 of its sample's largest is computed again
+// from differences where its product may be off by more than 1e-4, or by 256 u if that is more. u is the unit roundoff of what
+// is multiplied. A precision that does not go with the features' type is status::not_supported.
 enum class precision {
   // Products of float or double for features of float or double. 16-bit features enter as they are (half: as two bfloat16,
   // exactly), and means, centred in float, as the sum of two bfloat16 (u = 2^-16); sums are float's.
@@ -211,7 +211,26 @@ struct score_result {
   T* log_mixture = nullptr;                  // eq:log_mixture, the priors normalised
   T* squared_mahalanobis = nullptr;          // 2 d_k of the predicted class
   T* nearest_squared_mahalanobis = nullptr;  // 2 min_k d_k
+  T* entropy = nullptr;  // eq:entropy of the posterior, in nats: 0 where one class is certain
 };
+
+// f(name, array) for every array of a score_result, in their order: what walks over all scores needs no change for a new one.
+template <class Result, class F>
+constexpr void for_each_score(Result& scores, F f) {
+  f("predicted", scores.predicted);
+  f("posterior", scores.posterior);
+  f("log_density", scores.log_density);
+  f("log_mixture", scores.log_mixture);
+  f("squared_mahalanobis", scores.squared_mahalanobis);
+  f("nearest_squared_mahalanobis", scores.nearest_squared_mahalanobis);
+  f("entropy", scores.entropy);
+}
+constexpr int count_scores() {
+  score_result<float> scores;
+  int count = 0;
+  for_each_score(scores, [&](const char*, auto*&) { ++count; });
+  return count;
+}
 
 // The options of sgd_step. A rate of zero leaves its array as it is.
 template <class T>

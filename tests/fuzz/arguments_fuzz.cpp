@@ -372,12 +372,12 @@ class call {
         break;
       }
       case function::score:
-        scores_.predicted = whole_output(s.samples);
-        scores_.posterior = output(s.samples);
-        scores_.log_density = output(s.samples);
-        scores_.log_mixture = output(s.samples);
-        scores_.squared_mahalanobis = output(s.samples);
-        scores_.nearest_squared_mahalanobis = output(s.samples);
+        lgm::for_each_score(scores_, [&](const char*, auto*& array) {
+          if constexpr (std::is_same<decltype(array), T*&>::value)
+            array = output(s.samples);
+          else
+            array = whole_output(s.samples);
+        });
         run_ = [this] { return lgm::score(context_, shape_, mixture_, features_, scores_, workspace_); };
         break;
       case function::initialize_means: make_initialize(); break;
@@ -678,11 +678,10 @@ class call {
     if (name_ == function::logits || name_ == function::plain_logits)
       require(all_finite(logits_, s.samples, s.classes, s.logits_stride), "the logits are finite");
     if (name_ == function::score) {
-      require(all_finite(scores_.posterior, s.samples) && all_finite(scores_.log_density, s.samples) &&
-                  all_finite(scores_.log_mixture, s.samples) &&
-                  all_finite(scores_.squared_mahalanobis, s.samples) &&
-                  all_finite(scores_.nearest_squared_mahalanobis, s.samples),
-              "the scores are finite");
+      lgm::for_each_score(scores_, [&](const char*, const auto* array) {
+        if constexpr (std::is_same<decltype(array), const T*>::value)
+          require(all_finite(array, s.samples), "the scores are finite");
+      });
       for (std::int64_t i = 0; scores_.posterior != nullptr && i < s.samples; ++i)
         require(scores_.posterior[i] >= T(0) && scores_.posterior[i] <= T(1), "a posterior is in [0, 1]");
     }

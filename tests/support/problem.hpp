@@ -12,8 +12,11 @@
 #include <iterator>
 #include <lgm/lgm.hpp>
 #include <limits>
+#include <map>
 #include <string>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "support/context.hpp"
@@ -261,38 +264,60 @@ struct outputs : guarded_outputs<outputs<T>> {
   }
 };
 
-// Scores in guarded memory.
+// Scores in guarded memory, every one that there is.
 template <class T>
 struct score_outputs : guarded_outputs<score_outputs<T>> {
+  static constexpr unsigned mask = (1u << lgm::count_scores()) - 1;
+
   guarded<std::int64_t> predicted;
-  guarded<T> posterior, log_density, log_mixture, squared_mahalanobis, nearest_squared_mahalanobis;
+  std::map<std::string, guarded<T>> values;  // the others, by name
+  guarded<T>&posterior, &log_density, &log_mixture, &squared_mahalanobis, &nearest_squared_mahalanobis,
+      &entropy;
 
   explicit score_outputs(const lgm::shape& s, std::size_t offset = 0)
       : predicted(s.samples, 1, 0, offset),
-        posterior(s.samples, 1, 0, offset),
-        log_density(s.samples, 1, 0, offset),
-        log_mixture(s.samples, 1, 0, offset),
-        squared_mahalanobis(s.samples, 1, 0, offset),
-        nearest_squared_mahalanobis(s.samples, 1, 0, offset) {}
+        values(make(s, offset)),
+        posterior(values.at("posterior")),
+        log_density(values.at("log_density")),
+        log_mixture(values.at("log_mixture")),
+        squared_mahalanobis(values.at("squared_mahalanobis")),
+        nearest_squared_mahalanobis(values.at("nearest_squared_mahalanobis")),
+        entropy(values.at("entropy")) {}
+  score_outputs(const score_outputs&) = delete;
 
-  lgm::score_result<T> result(unsigned mask = 0x3F) {
+  lgm::score_result<T> result(unsigned asked = mask) {
     lgm::score_result<T> r;
-    if (mask & 1u) r.predicted = predicted.data();
-    if (mask & 2u) r.posterior = posterior.data();
-    if (mask & 4u) r.log_density = log_density.data();
-    if (mask & 8u) r.log_mixture = log_mixture.data();
-    if (mask & 16u) r.squared_mahalanobis = squared_mahalanobis.data();
-    if (mask & 32u) r.nearest_squared_mahalanobis = nearest_squared_mahalanobis.data();
+    unsigned bit = 0;
+    lgm::for_each_score(r, [&](const std::string& name, auto*& array) {
+      if (!((asked >> bit++) & 1u)) return;
+      if constexpr (std::is_same<decltype(array), T*&>::value)
+        array = values.at(name).data();
+      else
+        array = predicted.data();
+    });
     return r;
   }
   template <class F>
   void each(const score_outputs& other, F f) const {
-    f("predicted", predicted, other.predicted);
-    f("posterior", posterior, other.posterior);
-    f("log_density", log_density, other.log_density);
-    f("log_mixture", log_mixture, other.log_mixture);
-    f("squared_mahalanobis", squared_mahalanobis, other.squared_mahalanobis);
-    f("nearest_squared_mahalanobis", nearest_squared_mahalanobis, other.nearest_squared_mahalanobis);
+    lgm::score_result<T> r;
+    lgm::for_each_score(r, [&](const std::string& name, auto*& array) {
+      if constexpr (std::is_same<decltype(array), T*&>::value)
+        f(name, values.at(name), other.values.at(name));
+      else
+        f(name, predicted, other.predicted);
+    });
+  }
+
+ private:
+  static std::map<std::string, guarded<T>> make(const lgm::shape& s, std::size_t offset) {
+    std::map<std::string, guarded<T>> made;
+    lgm::score_result<T> r;
+    lgm::for_each_score(r, [&](const std::string& name, auto*& array) {
+      if constexpr (std::is_same<decltype(array), T*&>::value)
+        made.emplace(std::piecewise_construct, std::forward_as_tuple(name),
+                     std::forward_as_tuple(s.samples, 1, 0, offset));
+    });
+    return made;
   }
 };
 

@@ -238,6 +238,12 @@ scores score(const input& in) {
     result.log_mixture.push_back(evidence - log_prior_sum - constant);
     result.squared_mahalanobis.push_back(2 * distance[best]);
     result.nearest_squared_mahalanobis.push_back(2 * *std::min_element(distance, distance + in.classes));
+    real entropy = 0;
+    for (std::size_t k = 0; k < in.classes; ++k) {
+      const real log_probability = logit[k] - evidence, probability = std::exp(log_probability);
+      if (probability > 0) entropy -= probability * log_probability;
+    }
+    result.entropy.push_back(entropy);
   }
   return result;
 }

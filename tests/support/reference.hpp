@@ -112,7 +112,8 @@ std::vector<real> reduced(const input& in, const output& out, const std::vector<
 
 struct scores {
   std::vector<std::int64_t> predicted;
-  std::vector<real> posterior, log_density, log_mixture, squared_mahalanobis, nearest_squared_mahalanobis;
+  std::vector<real> posterior, log_density, log_mixture, squared_mahalanobis, nearest_squared_mahalanobis,
+      entropy;
 };
 
 // Without margin; one class at least.

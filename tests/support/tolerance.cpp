@@ -432,7 +432,7 @@ void check_scores(const problem<T>& p, const score_outputs<T>& got, const produc
   const real constant = static_cast<real>(in.dims) / 2 * std::log(8 * std::atan(static_cast<real>(1)));
   const std::size_t n_classes = in.classes;
   std::vector<real> posterior, density, mahalanobis;
-  std::vector<real> posterior_bound, density_bound, mixture_bound, mahalanobis_bound;
+  std::vector<real> posterior_bound, density_bound, mixture_bound, mahalanobis_bound, entropy_bound;
   for (std::size_t i = 0; i < in.samples; ++i) {
     const real* logit = out.logit.data() + i * n_classes;
     const real* error = e.logit.data() + i * n_classes;
@@ -456,6 +456,15 @@ void check_scores(const problem<T>& p, const score_outputs<T>& got, const produc
       priors = std::max(priors, std::fabs(in.log_prior[c]));
     }
     total_spread = std::log1p(total_spread);
+    // Of each term p log p: by as much as its logit, and the evidence, may be off, and a sum's rounding.
+    real of_entropy = 0;
+    for (std::size_t c = 0; c < n_classes; ++c) {
+      const real log_p = logit[c] - evidence, off = error[c] + total_spread;
+      if (std::isinf(log_p)) continue;
+      of_entropy += spread(log_p, off) * (1 + std::fabs(log_p) + off);
+      of_entropy += growth<T>(n_classes) * std::exp(log_p) * (1 + std::fabs(log_p));
+    }
+    entropy_bound.push_back(of_entropy);
     const real p_k = std::exp(logit[k] - evidence);
     posterior.push_back(p_k);
     posterior_bound.push_back(spread(logit[k] - evidence, error[k] + total_spread) +
@@ -475,6 +484,9 @@ void check_scores(const problem<T>& p, const score_outputs<T>& got, const produc
   check_within("log_density", got.log_density, density, density_bound);
   check_within("log_mixture", got.log_mixture, expected.log_mixture, mixture_bound);
   check_within("squared_mahalanobis", got.squared_mahalanobis, mahalanobis, mahalanobis_bound);
+  check_within("entropy", got.entropy, expected.entropy, entropy_bound);
+  // predicted and nearest_squared_mahalanobis are looked at above.
+  static_assert(lgm::count_scores() == 7, "a score is checked here");
 }
 
 #define LGM_TEST_INSTANTIATE(T)                                                                          \

@@ -68,9 +68,12 @@ TORCH_LIBRARY(lgm, m) {
       loss + ", bool[4] needs) -> (" + gradients + ")");
   define("logits(" + logits + ") -> Tensor");
   define("logits_backward(Tensor grad_logits, " + logits + ", bool[4] needs) -> (" + gradients + ")");
-  define("score(Tensor features, " + mixture +
-         ") -> (Tensor predicted, Tensor posterior, Tensor log_density, Tensor log_mixture, "
-         "Tensor squared_mahalanobis, Tensor nearest_squared_mahalanobis)");
+  std::string scores;
+  lgm::score_result<float> each;
+  lgm::for_each_score(each, [&](const char* name, auto*&) {
+    scores += (scores.empty() ? "Tensor " : ", Tensor ") + std::string(name);
+  });
+  define("score(Tensor features, " + mixture + ") -> (" + scores + ")");
   define("initialize_(" + written + ", int seed, float scale) -> ()");
   define(
       "schedule_(Tensor(a!) out, Tensor iteration, str policy, float value, int step, float gamma, float "

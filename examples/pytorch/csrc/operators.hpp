@@ -10,6 +10,7 @@
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -374,27 +375,29 @@ struct operators {
             gradients.log_prior};
   }
 
-  static std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> score(const Tensor& features,
-                                                                          const Tensor& mean,
-                                                                          const optional_tensor& log_variance,
-                                                                          const optional_tensor& log_prior) {
+  // Every score, in the order of lgm::for_each_score.
+  using score_tensors = std::array<Tensor, static_cast<std::size_t>(lgm::count_scores())>;
+  static auto score(const Tensor& features, const Tensor& mean, const optional_tensor& log_variance,
+                    const optional_tensor& log_prior) {
     const problem p(features, mean, log_variance, log_prior);
-    const Tensor predicted = at::empty({p.shape.samples}, p.mean.options().dtype(at::kLong));
-    std::array<Tensor, 5> values;
-    for (Tensor& each : values) each = p.results({p.shape.samples});
+    score_tensors values;
     with_type(p.type, [&](auto type) {
       using T = decltype(type);
-      const lgm::score_result<T> result{pointer<std::int64_t>(predicted),
-                                        pointer<T>(values[0]),
-                                        pointer<T>(values[1]),
-                                        pointer<T>(values[2]),
-                                        pointer<T>(values[3]),
-                                        pointer<T>(values[4])};
+      lgm::score_result<T> result;
+      auto next = values.begin();
+      lgm::for_each_score(result, [&](const char*, auto*& array) {
+        using value = std::remove_pointer_t<std::remove_reference_t<decltype(array)>>;
+        if constexpr (std::is_same<value, T>::value)
+          *next = p.results({p.shape.samples});
+        else
+          *next = at::empty({p.shape.samples}, p.mean.options().dtype(at::kLong));
+        array = pointer<value>(*next++);
+      });
       p.template run<T>([&](auto* x, const auto& context, const lgm::workspace& w) {
         return lgm::score(context, p.shape, p.template mixture<T>(), x, result, w);
       });
     });
-    return {predicted, values[0], values[1], values[2], values[3], values[4]};
+    return std::apply([](const auto&... each) { return std::make_tuple(each...); }, values);
   }
 
   // Writes mean, log_variance and log_prior.

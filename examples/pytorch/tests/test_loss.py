@@ -128,6 +128,9 @@ def test_score(covariance):
     near(score.log_mixture, (parameters[2].log_softmax(0) + density).logsumexp(1), 1e-12)
     near(score.squared_mahalanobis, 2 * d[rows, best], 1e-12)
     near(score.nearest_squared_mahalanobis, 2 * d.min(1).values, 1e-12)
+    log_posterior = joint.log_softmax(1)
+    near(score.entropy, -(log_posterior.exp() * log_posterior).sum(1), 1e-12)
+    assert len(score) == 7
 
 
 def test_rows_of_any_stride():

@@ -7,7 +7,7 @@
 #include <lgm/types.hpp>
 #include <limits>
 
-// Argument checks, shared by the drivers. Each answers the first thing that is wrong, in the order of the
+// Argument checks, shared by the drivers. Each returns the first thing that is wrong, in the order of the
 // arguments.
 
 namespace lgm::detail {

@@ -38,7 +38,7 @@ struct row_record {
   T weight = 0, variance_weight = 0, residual = 0, extra = 0;
   std::int64_t deciding = -1;  // soft targets of a whole mixture: the class that the frame was chosen by
 
-  // Sets the frame, which leaves nothing out, from |x'|^2 / 2. Answers 0, or not a number where a feature is none: then so are
+  // Sets the frame, which leaves nothing out, from |x'|^2 / 2. Returns 0, or not a number where a feature is none: then so are
   // all results of the row.
   template <class Group, class Features>
   LGM_HD T begin_frame(const Group& group, const shape& s, const Features& features, T half_norm,
@@ -70,12 +70,13 @@ struct row_record {
   // The best logit so far, in a frame that omits `omitted`.
   LGM_HD T best_so_far(T omitted) const { return evidence.others.max - (frame.omitted - omitted); }
   // Adds the evidence of other classes in a frame that omits `omitted`. If one of the two has a class that is near, so have
-  // both together.
-  LGM_HD void add(row_evidence<T> e, T omitted) {
+  // both together. spread: whether that is asked for.
+  LGM_HD void add(row_evidence<T> e, T omitted, bool spread) {
     if (omitted != frame.omitted) {
       (omitted == T(0) ? evidence : e).others.max -= frame.shared();
       frame.omit_nothing();
     }
+    if (spread) evidence.spread = evidence.merged_spread(e);
     evidence.merge(e);
   }
   // What row_state says of the row: see types.hpp.

@@ -34,7 +34,7 @@ struct score_call {
     nearest_is_best = wants_nearest && equal_biases;
     nearest = wants_nearest && !nearest_is_best;
     find_best = r.predicted != nullptr || r.posterior != nullptr || r.log_density != nullptr ||
-                r.squared_mahalanobis != nullptr || nearest_is_best;
+                r.squared_mahalanobis != nullptr || r.entropy != nullptr || nearest_is_best;
     gather = find_best || r.log_mixture != nullptr;
   }
 };
@@ -65,7 +65,10 @@ LGM_HD void score_row(const Group& group, const score_call<T>& call, const Tile&
   if (call.nearest) r.nearest.take_nearer(nearest_of(group, row, c, frame, range.first, direct, distances));
   if (!call.gather) return;
   const T top = finish_logits(group, row, c, frame, -1, r.best_so_far(frame.omitted), direct);
-  r.add(evidence_of(group, row, top, range.first, call.find_best), frame.omitted);
+  row_evidence<T> e = evidence_of(group, row, top, range.first, call.find_best);
+  const bool spread = call.result.entropy != nullptr;
+  if (spread) add_spread(group, row, e);
+  r.add(e, frame.omitted, spread);
 }
 
 // The scores of row i, once all classes are in.
@@ -77,7 +80,7 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
   std::int64_t k = r.evidence.best;
   const T none = numeric<T>::not_a_number,
           fault = r.frame.half_norm * T(0);  // not a number where a feature is none
-  T posterior = none, distance = none, density = none, nearest = none;
+  T posterior = none, distance = none, density = none, nearest = none, uncertainty = none;
   const T log_abs_det = m.log_abs_det != nullptr ? *m.log_abs_det : T(0);
   const auto squared = [&](std::int64_t c) {
     return squared_distance(group, s.dims, features, tile.parameters_of(c));
@@ -88,6 +91,7 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
     posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
     if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || call.nearest_is_best)
       distance = fault + squared(k);
+    uncertainty = fault + (overflows ? T(0) : entropy(r.evidence.others.sum, r.evidence.spread));
     density = log_density(T(0.5) * distance, half_log_det(group, s.dims, tile.parameters_of(k)), s.dims,
                           log_abs_det);
   }
@@ -106,6 +110,7 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
                                            tile.state().log_prior_sum, s.dims, log_abs_det);
     if (scores.squared_mahalanobis != nullptr) scores.squared_mahalanobis[at] = distance;
     if (scores.nearest_squared_mahalanobis != nullptr) scores.nearest_squared_mahalanobis[at] = nearest;
+    if (scores.entropy != nullptr) scores.entropy[at] = uncertainty;
   });
 }
 

@@ -11,16 +11,9 @@ from .moments import Moments
 from .schedule import SteppedSchedule
 
 
-class Score(NamedTuple):
-    """What the mixture says of each sample, without margin and without labels; [samples] each."""
-
-    predicted: Tensor  # the class, int64
-    posterior: Tensor  # its probability
-    log_density: Tensor  # log density of the features in that class
-    log_mixture: Tensor  # log density of the features in the whole mixture
-    squared_mahalanobis: Tensor  # distance from that class's mean
-    nearest_squared_mahalanobis: Tensor  # the least distance from any class's mean
-
+# What the mixture says of each sample, without margin and without labels; [samples] each. The fields are those of
+# lgm::score_result (include/lgm/types.hpp says what each is): predicted, posterior, log_density, log_mixture, ...
+Score = NamedTuple("Score", [(each.name, Tensor) for each in torch.ops.lgm.score.default._schema.returns])
 
 # So that an exported program that answers a Score can be saved.
 torch.utils._pytree._register_namedtuple(Score, serialized_type_name="lgm_torch.Score")

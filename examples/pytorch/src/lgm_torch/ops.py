@@ -80,9 +80,11 @@ def _logits_backward(ctx, upstream):
 
 
 def _fake_score(features, mean, log_variance, log_prior):
-    samples = features.shape[0]
-    predicted = mean.new_empty((samples,), dtype=torch.int64)
-    return predicted, *(mean.new_empty((samples,)) for _ in range(5))
+    shape = (features.shape[0],)
+    return tuple(
+        mean.new_empty(shape, dtype=torch.int64) if each.name == "predicted" else mean.new_empty(shape)
+        for each in torch.ops.lgm.score.default._schema.returns
+    )
 
 
 def _no_derivative(what):

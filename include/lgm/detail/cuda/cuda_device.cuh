@@ -64,7 +64,7 @@ class cuda_device {
     Kernel argument = kernel;
     void* arguments[] = {&argument, &tasks};
     const auto function = reinterpret_cast<const void*>(&run_tasks<Lanes, Kernel>);
-    // Answers for this launch alone, and leaves the caller's last error as it is.
+    // Speaks of this launch alone, and leaves the caller's last error as it is.
     const cudaError_t answer =
         cudaLaunchKernel(function, dim3(static_cast<unsigned>(shape.blocks)),
                          dim3(static_cast<unsigned>(shape.threads)), arguments, 0, context_.stream);

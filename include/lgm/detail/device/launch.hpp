@@ -38,7 +38,7 @@ LGM_HD constexpr int lanes_for(std::int64_t n) { return n <= 16 ? 4 : n <= 256 ?
 // Whole units in n, rounded up.
 LGM_HD constexpr std::int64_t ceil_divide(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
 
-// For each of the lanes that lanes_for answers.
+// For each of the lanes that lanes_for returns.
 template <class Device, class Kernel>
 void launch_rows(Device& device, std::int64_t width, std::int64_t tasks, const Kernel& kernel) {
   device.template launch<4, 32, 256>(lanes_for(width), tasks, kernel);

@@ -19,16 +19,15 @@ struct product_form {
   // adds to the products is a constant of each class.
   bool uncentred = false;
 
-  // What the products of this form are wrong by, as a share of the operands' norms: what is left out of the means, and where
-  // features have two parts low times low.
+  // The error of these products, as a fraction of the product of their operands' norms: what the means leave out and, where
+  // features have two parts, low times low.
   template <class T>
   T epsilon() const {
     const T u = unit_roundoff<T>(format, numeric<T>::epsilon);
     return mean_parts > 1 ? (feature_parts > 1 ? T(2) : T(1)) * u * u : u;
   }
-  // In units of epsilon, which error of a logit near its row's largest is left as it is: 1e-4, as of float's products; but
-  // no less than 256, as otherwise all logits of a model whose classes are yet to move apart (norms of 20 or so beside
-  // features of a few hundred dimensions) were computed twice.
+  // Logit errors up to this many epsilons are accepted. The target is 1e-4, as for float. The floor is 256: below it, an
+  // untrained model, whose classes still overlap, would have every logit computed twice.
   template <class T>
   T trusted() const {
     if (format == number_format::full) return cancellation<T>::trusted;
@@ -73,7 +72,7 @@ struct product_operand {
   void *high = nullptr, *low = nullptr;  // low null: one part
   number_format format = number_format::full;
 
-  // Stores value at index i; answers it as stored.
+  // Stores value at index i; returns it as stored.
   LGM_HD T store(std::int64_t i, T value) const {
     const T kept = rounded_to(format, value);
     write_number(high, format, i, kept);
@@ -112,10 +111,10 @@ struct feature_row {
   std::int64_t first;
   bool uncentred;
 };
-// For centre_row. Answers what was to be stored, not what rounding left of it, r: the norm is of the features themselves. Then
-// logits are off by r mu'_k / Lambda_k, which cancellation bounds. With the norm of what was stored they would be off by
-// r (x' - mu'_k): less where classes are far from one another and the sample near one of them, where logits are computed
-// again anyway, but more where it is far from all, and there differently from the target's, computed from differences.
+// For centre_row. Returns the value that was to be stored, not the rounded one: the norm is of the features themselves. The
+// rounding error r then puts a logit off by r mu'_k / Lambda_k, which cancellation bounds. The norm of the rounded value would
+// put it off by r (x' - mu'_k). That is less near a class, where logits are computed again anyway, and more far from all
+// classes, where the target's logit, computed from differences, would not share the error.
 template <class T>
 LGM_HD T store_centred(const feature_row<T>& row, std::int64_t j, T value, T offset) {
   row.operand.store(row.first + j, row.uncentred ? value : value - offset);

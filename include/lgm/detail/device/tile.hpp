@@ -86,7 +86,7 @@ struct device_tile {
   LGM_HD void merge_parts(std::int64_t i, row_record<T>& r) const {
     for (std::int64_t part = 0; class_parts > 1 && part < class_parts; ++part) {
       const row_record<T>& from = b.part_record[i * class_parts + part];
-      r.add(from.evidence, from.frame.omitted);
+      r.add(from.evidence, from.frame.omitted, scores.result.entropy != nullptr);
       r.likelihood += from.likelihood;
       take_larger(from.best, r.best);
       take_larger(from.target_class, r.target_class);

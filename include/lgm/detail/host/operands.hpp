@@ -97,7 +97,7 @@ class host_operands {
     return v == nullptr ? T(1) : inverse_variance(*std::max_element(v, v + shape_.classes));
   }
 
-  // offset = the mean of the means; answers whether they lie near zero.
+  // offset = the mean of the means; returns whether they lie near zero.
   bool average_means() {
     constexpr int packets = 8;
     const std::int64_t dims = shape_.dims, columns = packets * packet<T>::size;

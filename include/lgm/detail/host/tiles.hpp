@@ -229,11 +229,16 @@ class host_tiles {
                                                    frame.half_norm, state_.base_scale);
   }
 
-  // The products of the tile's weights: the classes' part of the feature gradient by blocks of rows, added to out
-  // (null: not wanted), and the sums over samples that parameter gradients are made of by blocks of classes:
-  // finish_classes(begin, count, differences, squares) for each block of the tile, whose sums of w_ik (x_i - mu_k) and
-  // of w_ik (x_i - mu_k)^2 are in [count, dims] arrays, null where not wanted. whole: [shape.classes, dims] to make the
-  // former in, all at once, where the caller's products do (null: none; they then come block by block).
+  // The products of the tile's weights.
+  //   out             [row_count, dims], row stride out_stride: the classes' part of the feature gradient is added; null: not
+  //                   wanted
+  //   parameters      whether sums over samples are wanted
+  //   finish_classes  called as (begin, count, differences, squares) for each block of the tile's classes. The arrays are
+  //                   [count, dims], the sums of w_ik (x_i - mu_k) and of w_ik (x_i - mu_k)^2
+  //   difference, square
+  //                   which of the two are wanted; the others are null
+  //   whole           [shape.classes, dims], where a gemm hook makes the differences of all classes in one product; null: they
+  //                   are made block by block
   template <class F>
   void multiply_weights(T* out, std::int64_t out_stride, bool parameters, bool difference, bool square,
                         T* whole, F finish_classes) {
