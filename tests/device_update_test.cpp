@@ -9,7 +9,7 @@
 #include "support/context.hpp"
 #include "support/problem.hpp"
 
-// What update_test asks of any driver, it asks of the device's too (lgm_device_suite); here is what only a device has.
+// What update_test asks of any driver, it asks of the device's too (lgm_suites); here is what only a device has.
 
 using namespace support;
 

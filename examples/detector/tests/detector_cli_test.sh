@@ -5,7 +5,7 @@
 
 set -u
 # shellcheck source=tests/support/cli.sh
-source "$(dirname "$0")/support/cli.sh"
+source "$(dirname "$0")/../../../tests/support/cli.sh"
 
 # does ARGUMENT...: ends well, and writes nothing to stderr.
 does() {
@@ -267,7 +267,7 @@ sed 's/"version":"1"/"version":"2"/' models/lgm-seed-0.safetensors >other-versio
 rejects "has version '2' of lgm-trainer" evaluate --data set --models other-version
 
 # What version 0.1 saved.
-old=$tests/golden/saved-0.1
+old=$tests/../../trainer/tests/golden/saved-0.1
 for model in lgm softmax features; do
   input=$old/images/t10k-images-idx3-ubyte
   [ $model = features ] && input=$old/features.npy

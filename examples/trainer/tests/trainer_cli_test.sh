@@ -5,7 +5,7 @@
 
 set -u
 # shellcheck source=tests/support/cli.sh
-source "$(dirname "$0")/support/cli.sh"
+source "$(dirname "$0")/../../../tests/support/cli.sh"
 
 # A set of 5 x 4 images: 300 for training, 60 for testing, 3 classes, each with its own bright row.
 make_set() {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "../examples/cuda_trainer/options.hpp"
+#include "../../cuda_trainer/options.hpp"
 #include "command_line.hpp"
 #include "support/files.hpp"
 
