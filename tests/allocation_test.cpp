@@ -522,13 +522,13 @@ void check_large(const lgm::shape& shape, std::initializer_list<std::size_t> row
 }  // namespace
 
 #ifdef LGM_TEST_SANITIZED
-TEST_CASE("a large problem in its workspace") {
+TEST_CASE("a large problem stays within its workspace") {
   check_large(make_shape(16, 100000, 16, lgm::covariance::identity), {0, 9});
   check_large(make_shape(16, 100000, 16, lgm::covariance::spherical), {3});
   check_large(make_shape(16, 100000, 16, lgm::covariance::diagonal), {15});
 }
 #else
-TEST_CASE("a large problem in its workspace") {
+TEST_CASE("a large problem stays within its workspace") {
   check_large(make_shape(1024, 100000, 512, lgm::covariance::identity), {0, 511, 1023});
   check_large(make_shape(128, 100000, 64, lgm::covariance::spherical), {0, 64, 127});
   check_large(make_shape(128, 100000, 64, lgm::covariance::diagonal), {0, 64, 127});

@@ -41,7 +41,7 @@ constexpr sizes3 shapes[] = {{7, 5, 3}, {3, 40, 70}, {2, 600, 9}, {2, 3, 600}};
 
 }  // namespace
 
-TEST_CASE("losses and gradients, with labels and soft targets") {
+TEST_CASE("losses and gradients are right in a GPU's own groups, with labels and soft targets") {
   bool soft = false;
   for (const auto& sizes : shapes)
     for (const auto covariance : covariances) {
@@ -68,7 +68,7 @@ TEST_CASE("losses and gradients, with labels and soft targets") {
     }
 }
 
-TEST_CASE("logits and scores") {
+TEST_CASE("logits and scores are right in a GPU's own groups") {
   for (const auto& sizes : shapes)
     for (const auto covariance : covariances) {
       CAPTURE(name_of(covariance));
@@ -93,7 +93,7 @@ TEST_CASE("logits and scores") {
 }
 
 // A launch that has a race throws.
-TEST_CASE("no two threads of a launch touch what one of them stores, with no barrier between") {
+TEST_CASE("no two threads of a launch touch what one of them stores without a barrier between") {
   for (const auto& sizes : {sizes3{3, 5, 3}, sizes3{2, 40, 33}})
     for (const auto covariance : covariances)
       for (const bool soft : {false, true}) {

@@ -99,7 +99,7 @@ void check_tasks(unsigned most_blocks) {
 
 }  // namespace
 
-TEST_CASE("each call of a part of a warp") {
+TEST_CASE("each call of a part of a warp does what group.hpp says") {
   using lgm::detail::warp_group;
   check_calls<warp_group<2>>();
   check_calls<warp_group<4>>();
@@ -109,7 +109,7 @@ TEST_CASE("each call of a part of a warp") {
   check_calls<warp_group<32, 2>>();
 }
 
-TEST_CASE("each call of a block") {
+TEST_CASE("each call of a block does what group.hpp says") {
   using lgm::detail::block_group;
   check_calls<block_group<64>>();
   check_calls<block_group<96, 1>>();

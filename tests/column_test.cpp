@@ -93,8 +93,10 @@ void check_columns(const Group& group) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("one class under one thread", T, float, double) { check_columns<T>(lgm::serial_group{}); }
+TEST_CASE_TEMPLATE("one class's sums are right under one thread", T, float, double) {
+  check_columns<T>(lgm::serial_group{});
+}
 
-TEST_CASE_TEMPLATE("one class under the lanes of a register", T, float, double) {
+TEST_CASE_TEMPLATE("one class's sums are right under the lanes of a register", T, float, double) {
   check_columns<T>(lgm::detail::packet_group<T>{});
 }

@@ -313,8 +313,8 @@ TEST_CASE("bad arguments do not upset workspace_size") {
   }
 }
 
-TEST_CASE_TEMPLATE("labels out of range in every type", L, std::int32_t, std::int64_t, std::uint8_t,
-                   signed char, unsigned, long long, std::size_t) {
+TEST_CASE_TEMPLATE("labels out of range are refused in every type", L, std::int32_t, std::int64_t,
+                   std::uint8_t, signed char, unsigned, long long, std::size_t) {
   for (const unsigned f : functions_of(ranged_calls)) {
     CAPTURE(name_of_function(f));
     arguments<float> a(lgm::covariance::diagonal);
@@ -373,7 +373,7 @@ TEST_CASE_TEMPLATE("every function takes a shard of the classes", T, float, doub
     }
 }
 
-TEST_CASE_TEMPLATE("merge_row_state: bad arguments", T, float, double) {
+TEST_CASE_TEMPLATE("merge_row_state refuses bad arguments", T, float, double) {
   const std::vector<T> from(12, T(-1));
   const auto call = [&](const lgm::host_context& context, const lgm::shape& shape, const T* source, T* into) {
     return lgm::merge_row_state(context, shape, source, into);
@@ -587,7 +587,7 @@ TEST_CASE_TEMPLATE("no samples clear what is asked for and leave the rest", T, f
   }
 }
 
-TEST_CASE_TEMPLATE("no classes, no dimensions", T, float, double) {
+TEST_CASE_TEMPLATE("calls without classes or dimensions succeed", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
@@ -615,7 +615,7 @@ TEST_CASE_TEMPLATE("no classes, no dimensions", T, float, double) {
     }
 }
 
-TEST_CASE_TEMPLATE("updates: bad arguments", T, float, double) {
+TEST_CASE_TEMPLATE("updates refuse bad arguments", T, float, double) {
   const lgm::shape good = make_shape(0, 3, 2, lgm::covariance::diagonal);
   const T nan = std::numeric_limits<T>::quiet_NaN(), infinity = std::numeric_limits<T>::infinity();
   std::vector<T> slope(6, T(1));

@@ -38,7 +38,7 @@ TEST_CASE_TEMPLATE("losses and gradients agree with the reference at every edge"
   });
 }
 
-TEST_CASE_TEMPLATE("every extra, with labels and soft targets", T, float, double) {
+TEST_CASE_TEMPLATE("every option is right with labels and with soft targets", T, float, double) {
   const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (unsigned mask = 0; mask < 32; ++mask) {
@@ -59,7 +59,8 @@ TEST_CASE_TEMPLATE("every extra, with labels and soft targets", T, float, double
     }
 }
 
-TEST_CASE_TEMPLATE("few classes with many samples, and many classes with few", T, float, double) {
+TEST_CASE_TEMPLATE("gradients are right with few classes of many samples, and many of few", T, float,
+                   double) {
   for (const auto& sizes :
        {sizes3{700, 3, 5}, sizes3{9, 900, 6}, sizes3{300, 40, 20}, sizes3{20, 100, 90}, sizes3{60, 9, 1000}})
     for (const auto covariance : covariances) {
@@ -137,7 +138,7 @@ TEST_CASE("workspace_size is enough for fewer samples too") {
     }
 }
 
-TEST_CASE_TEMPLATE("gradients from any slope of the logits", T, float, double) {
+TEST_CASE_TEMPLATE("gradients follow any gradient of the logits", T, float, double) {
   const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (const bool labelled : {false, true})

@@ -133,7 +133,7 @@ errors check_problem(const problem<float>& p, double separation = 1) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("near-duplicate classes in 512 dimensions", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("near-duplicate classes in 512 dimensions are told apart", Kind, LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   for (const double separation : {0.1, 1.0, 10.0, 100.0})
     for (const auto covariance : multiplied) {
@@ -159,7 +159,7 @@ TEST_CASE_TEMPLATE("near-duplicate classes in 512 dimensions", Kind, LGM_EVERY_K
 }
 
 // Exact shifts: of multiples of 2^-12 by 1024 in float; 16 bits hold multiples of 8 there.
-TEST_CASE_TEMPLATE("features and means far from the origin", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("features and means far from the origin keep their digits", Kind, LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   const double step = Kind::narrow ? 8 : 0x1p-12, deviation = Kind::narrow ? 16 : 1;
   lgm::loss_options<float> options;
@@ -200,7 +200,7 @@ TEST_CASE_TEMPLATE("features and means far from the origin", Kind, LGM_EVERY_KIN
 }
 
 // A loss of 0.01 at logits of -256 and -10,000.
-TEST_CASE_TEMPLATE("small losses at large negative logits", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("small losses at large negative logits keep their digits", Kind, LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   for (const double radius : {std::sqrt(512.0), std::sqrt(2e4)})
     for (const auto covariance : multiplied) {
@@ -218,7 +218,8 @@ TEST_CASE_TEMPLATE("small losses at large negative logits", Kind, LGM_EVERY_KIND
     }
 }
 
-TEST_CASE_TEMPLATE("very different variances, one class, one dimension", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("losses are right with very different variances, one class or one dimension", Kind,
+                   LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   lgm::loss_options<float> options;
   options.alpha = 0.3f;

@@ -42,7 +42,7 @@ void check_both_ways_as(const device_context& context, const problem<float>& p,
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("losses and gradients at every edge", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("losses and gradients are right at every edge of a size", Kind, LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   for_each_edge([&](lgm::covariance covariance, lgm::reduction reduction, const sizes3& sizes) {
     const auto p = rounded_to<Kind>(
@@ -55,7 +55,7 @@ TEST_CASE_TEMPLATE("losses and gradients at every edge", Kind, LGM_EVERY_KIND) {
   });
 }
 
-TEST_CASE_TEMPLATE("every extra, with labels and soft targets", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("every option is right with labels and with soft targets", Kind, LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   for (const auto covariance : covariances)
     for (const unsigned mask : {0u, 3u, 7u, 8u, 15u, 16u, 19u, 24u, 31u}) {
@@ -74,7 +74,8 @@ TEST_CASE_TEMPLATE("every extra, with labels and soft targets", Kind, LGM_EVERY_
 }
 
 // Sizes at which the products are made in one tile as well.
-TEST_CASE_TEMPLATE("wide, many and few", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("losses and gradients are right for wide rows, many classes and few", Kind,
+                   LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   for (const auto& sizes : {sizes3{40, 300, 33}, sizes3{5, 1100, 8}, sizes3{300, 9, 300}})
     for (const auto covariance : covariances) {
@@ -88,7 +89,8 @@ TEST_CASE_TEMPLATE("wide, many and few", Kind, LGM_EVERY_KIND) {
     }
 }
 
-TEST_CASE_TEMPLATE("logits, scores and gradients of any loss", Kind, LGM_EVERY_KIND) {
+TEST_CASE_TEMPLATE("logits, scores and gradients of any loss are right in every precision", Kind,
+                   LGM_EVERY_KIND) {
   CAPTURE(name_of<Kind>());
   using F = typename Kind::feature;
   for (const auto covariance : covariances)
@@ -137,7 +139,8 @@ TEST_CASE_TEMPLATE("rows that are split among groups", Kind, split_tf32, brain, 
 }
 
 // Features that are not centred leave a constant in each class's products, which its range of the row's classes has to find.
-TEST_CASE_TEMPLATE("the nearest class of split rows, far from zero", Kind, brain, support::half, fast_half) {
+TEST_CASE_TEMPLATE("the nearest class of a row in parts is right far from zero", Kind, brain, support::half,
+                   fast_half) {
   CAPTURE(name_of<Kind>());
   using F = typename Kind::feature;
   recipe far;

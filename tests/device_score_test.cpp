@@ -22,7 +22,7 @@ std::vector<device_context> device_contexts() {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("logits, with the margin and without", T, float, double) {
+TEST_CASE_TEMPLATE("logits are right with the margin and without", T, float, double) {
   const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (const auto& sizes : edge_sizes)
@@ -42,7 +42,7 @@ TEST_CASE_TEMPLATE("logits, with the margin and without", T, float, double) {
       }
 }
 
-TEST_CASE_TEMPLATE("scores, all of them and each alone", T, float, double) {
+TEST_CASE_TEMPLATE("scores are right, all of them and each alone", T, float, double) {
   const auto contexts = device_contexts();
   for (const auto covariance : covariances)
     for (const auto& sizes : edge_sizes)

@@ -37,7 +37,7 @@ lgm::shape split_shape(lgm::covariance covariance) { return strided_shape({3, 70
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("losses and gradients of split rows", T, float, double) {
+TEST_CASE_TEMPLATE("losses and gradients of rows in parts are right", T, float, double) {
   for (const auto covariance : covariances)
     for (const bool soft : {false, true}) {
       CAPTURE(name_of(covariance));
@@ -57,7 +57,7 @@ TEST_CASE_TEMPLATE("losses and gradients of split rows", T, float, double) {
     }
 }
 
-TEST_CASE_TEMPLATE("logits, scores and given slopes of split rows", T, float, double) {
+TEST_CASE_TEMPLATE("logits, scores and gradients of any loss of rows in parts are right", T, float, double) {
   for (const auto covariance : covariances) {
     CAPTURE(name_of(covariance));
     auto p = make_problem<T>(92, split_shape(covariance), margin_options<T>(lgm::reduction::sum));
@@ -131,7 +131,7 @@ TEST_CASE("ties go to the lowest class, in whatever range and tile it is") {
   }
 }
 
-TEST_CASE("split rows under groups of lanes") {
+TEST_CASE("rows in parts are right under groups of lanes") {
   auto p = make_problem<double>(94, make_shape(2, 9001, 3, lgm::covariance::spherical),
                                 margin_options<double>(lgm::reduction::none));
   const expectation<double> expected(p);

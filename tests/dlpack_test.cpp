@@ -50,7 +50,7 @@ struct made {
 
 }  // namespace
 
-TEST_CASE("matrices with strides and without, and with an offset") {
+TEST_CASE("a tensor's strides and offset become the pointer and the stride") {
   lgm::rows<const float> x;
   made packed({3, 4});
   REQUIRE(packed.rows(x) == status::success);
@@ -103,7 +103,7 @@ TEST_CASE("what is wrong has a name, and nothing is written") {
   refused(with([](tensor& t) { t.data = nullptr; }), status::null_pointer);
 }
 
-TEST_CASE("memory that both reach") {
+TEST_CASE("memory that host and device both reach is accepted") {
   lgm::rows<const float> x;
   for (const int device : {3, 13})
     for (const auto memory : {tensor_memory::host, tensor_memory::cuda}) {
@@ -117,7 +117,7 @@ TEST_CASE("memory that both reach") {
   CHECK(cuda.rows(x, tensor_memory::cuda) == status::success);
 }
 
-TEST_CASE("every type") {
+TEST_CASE("a tensor of every supported type is taken, and of no other") {
   const auto takes = [](int code, int bits, auto* pointer) {
     made m({8});
     m.t.dtype.code = static_cast<std::uint8_t>(code);
@@ -137,7 +137,7 @@ TEST_CASE("every type") {
   }
 }
 
-TEST_CASE("numbers next to each other, of any dimensions") {
+TEST_CASE("a tensor of any dimensions is an array where its numbers lie next to each other") {
   float* out = nullptr;
   made one({}), packed({2, 3, 2}), strided({2, 3, 2}, {6, 2, 1}), short_rows({1, 6}, {9, 1});
   for (auto& [m, size] :

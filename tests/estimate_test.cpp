@@ -157,14 +157,14 @@ void check_estimates() {
 
 }  // namespace
 
-TEST_CASE("floor, shrinkage, decay and priors, for every pair of types") {
+TEST_CASE("floor, shrinkage, decay and priors are right for every pair of types") {
   check_estimates<float, float>();
   check_estimates<double, float>();
   check_estimates<float, double>();
   check_estimates<double, double>();
 }
 
-TEST_CASE_TEMPLATE("the same bits with any threads, at any alignment", T, float, double) {
+TEST_CASE_TEMPLATE("estimates have the same bits with any threads and at any alignment", T, float, double) {
   for (const lgm::covariance covariance : covariances)
     for (const double shrinkage : {0.0, 0.5}) {
       // Large enough for several parts and blocks.
@@ -334,7 +334,7 @@ void check_group_estimates(const Group& group) {
 
 }  // namespace
 
-TEST_CASE("one class under one thread, and under the lanes of a register") {
+TEST_CASE("one class is the same under one thread and under the lanes of a register") {
   check_group_estimates(lgm::serial_group{});
   check_group_estimates(lgm::detail::packet_group<double>{});
 }

@@ -178,7 +178,7 @@ TEST_CASE("far samples are told apart as well as by the plain form") {
 }
 
 // With one-hot soft targets the same.
-TEST_CASE("far samples with soft targets") {
+TEST_CASE("far samples keep their digits with soft targets") {
   for (const form f : {form::identity, form::equal})
     for (int exponent = -3; exponent <= 18; exponent += 3) {
       CAPTURE(static_cast<int>(f));
@@ -204,7 +204,7 @@ TEST_CASE("far samples with soft targets") {
 }
 
 // Margin and likelihood weigh the distance itself: a float's relative accuracy is what there is.
-TEST_CASE("far samples with a margin and a likelihood") {
+TEST_CASE("far samples keep their digits with a margin and a likelihood") {
   for (const form f : forms)
     for (int exponent = -3; exponent <= 15; exponent += 3) {
       CAPTURE(static_cast<int>(f));
@@ -227,7 +227,7 @@ TEST_CASE("far samples with a margin and a likelihood") {
     }
 }
 
-TEST_CASE("features and means far from zero, the losses and the gradients in two calls or on shards") {
+TEST_CASE("features and means far from zero keep their digits in two calls and on shards") {
   auto p = far_problem(form::identity, 1);
   const auto on_grid = [](float value) { return std::nearbyint(value * 4096.0f) / 4096.0f; };
   for (float& value : p.features) value = on_grid(value) + 1024;

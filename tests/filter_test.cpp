@@ -57,7 +57,8 @@ suite_context hooked(suite_context context) {
 template <class T>
 const T tiny = sizeof(T) == 4 ? T(1e-34) : static_cast<T>(1e-280);
 
-TEST_CASE_TEMPLATE("a filter far below rounding: few products, the same gradients", T, float, double) {
+TEST_CASE_TEMPLATE("a filter far below rounding takes few products and gives the same gradients", T, float,
+                   double) {
   std::uint64_t seed = 800;
   auto contexts = tiled_contexts();
   contexts.push_back(context_of(4));

@@ -137,7 +137,8 @@ struct sgd_update_run {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("column algorithms under every group", Algorithm, centre_class_run, begin_class_sum_run,
-                   add_target_run, mean_gradient_run, log_variance_gradient_run, sgd_update_run) {
+TEST_CASE_TEMPLATE("column algorithms give the same under every group", Algorithm, centre_class_run,
+                   begin_class_sum_run, add_target_run, mean_gradient_run, log_variance_gradient_run,
+                   sgd_update_run) {
   check_algorithm<Algorithm>();
 }

@@ -116,7 +116,7 @@ struct estimate_log_variance_run {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("algorithms of moments under every group", Algorithm, merge_class_run, estimate_mean_run,
-                   estimate_log_variance_run) {
+TEST_CASE_TEMPLATE("algorithms of moments give the same under every group", Algorithm, merge_class_run,
+                   estimate_mean_run, estimate_log_variance_run) {
   check_algorithm<Algorithm>();
 }

@@ -656,8 +656,8 @@ struct feature_gradient_run {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("row algorithms under every group", Algorithm, squared_distance_run, half_log_det_run,
-                   centre_row_run, finish_logits_run, evidence_run, nearest_run, target_run,
+TEST_CASE_TEMPLATE("row algorithms give the same under every group", Algorithm, squared_distance_run,
+                   half_log_det_run, centre_row_run, finish_logits_run, evidence_run, nearest_run, target_run,
                    finish_weights_run, class_distance_run, whole_row_run, feature_gradient_run,
                    add_excess_run, soft_margin_run, soft_likelihood_run, soft_weights_run, whole_soft_row_run,
                    given_weights_run) {

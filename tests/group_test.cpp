@@ -31,15 +31,15 @@ using support::lane_order;
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("one thread", T, float, double) {
+TEST_CASE_TEMPLATE("one thread is a group", T, float, double) {
   check_all_calls<T>(support::one_lane<lgm::serial_group>{});
 }
 
-TEST_CASE_TEMPLATE("the lanes of a register", T, float, double) {
+TEST_CASE_TEMPLATE("the lanes of a register are a group", T, float, double) {
   check_all_calls<T>(support::one_lane<lgm::detail::packet_group<T>>{});
 }
 
-TEST_CASE_TEMPLATE("lanes released one at a time", T, float, double) {
+TEST_CASE_TEMPLATE("lanes that are released one at a time are a group", T, float, double) {
   const auto check = [](int lanes, lane_order order, held_rows rows) {
     CAPTURE(lanes);
     CAPTURE(to_string(order));
@@ -56,7 +56,7 @@ TEST_CASE_TEMPLATE("lanes released one at a time", T, float, double) {
   check(128, lane_order::shuffled, held_rows::in_registers);
 }
 
-TEST_CASE_TEMPLATE("lanes that run freely", T, float, double) {
+TEST_CASE_TEMPLATE("lanes that run freely are a group", T, float, double) {
   for (const int lanes : {1, 2, 5, 33})
     for (const auto rows : {held_rows::in_registers, held_rows::in_memory}) {
       CAPTURE(lanes);

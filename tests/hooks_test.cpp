@@ -244,7 +244,7 @@ TEST_CASE("several callers share one context and their inputs") {
   }
 }
 
-TEST_CASE("calls from inside a pool's own slots") {
+TEST_CASE("a call from inside a pool's own slot works") {
   thread_pool pool(2);
   const auto p = make<double>(50, lgm::covariance::spherical);
   const everything<double> expected(context_of(3), p);

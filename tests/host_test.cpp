@@ -360,7 +360,7 @@ TEST_CASE_TEMPLATE("ties go to the lowest class", T, float, double) {
   CHECK(tiled.correct[0] == 2);
 }
 
-TEST_CASE_TEMPLATE("scores without classes, without dimensions, without samples", T, float, double) {
+TEST_CASE_TEMPLATE("scores are defined without classes, dimensions or samples", T, float, double) {
   for (const auto covariance : covariances) {
     const auto none = make_problem<T>(19, make_shape(3, 0, 4, covariance));
     score_outputs<T> scores(none.shape);

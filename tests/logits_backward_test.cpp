@@ -50,7 +50,8 @@ TEST_CASE_TEMPLATE("any slopes at every edge size agree with the reference", T, 
   });
 }
 
-TEST_CASE_TEMPLATE("without margin, without likelihood, and with large ones", T, float, double) {
+TEST_CASE_TEMPLATE("gradients of the logits are right without margin or likelihood, and with large ones", T,
+                   float, double) {
   for (const auto covariance : covariances)
     for (const double alpha : {0.0, 4.0})
       for (const double lambda : {0.0, 3.0}) {
@@ -67,7 +68,7 @@ TEST_CASE_TEMPLATE("without margin, without likelihood, and with large ones", T,
 }
 
 // sum_ik G_ik l_ik + the likelihoods as the library reports them.
-TEST_CASE("the slopes of a fixed combination of logits") {
+TEST_CASE("gradients are those of a fixed combination of the logits") {
   for (const auto covariance : covariances)
     for (const auto reduction : {lgm::reduction::mean, lgm::reduction::sum})
       for (const bool labelled : {false, true}) {
@@ -251,7 +252,7 @@ TEST_CASE_TEMPLATE("upstream multiplies both terms, one sample or all", T, float
     }
 }
 
-TEST_CASE_TEMPLATE("every type of label, and no label at all, in either way of writing it", T, float,
+TEST_CASE_TEMPLATE("labels of every type give the same, and so do the two ways of giving none", T, float,
                    double) {
   auto p = given_problem<T>(510, make_shape(23, 6, 5, lgm::covariance::diagonal), lgm::reduction::mean);
   p.options.ignore_label = 255;

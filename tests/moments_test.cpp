@@ -81,7 +81,7 @@ TEST_CASE_TEMPLATE("any order, any batches, any tree of merges: 1e-12 at a mean 
   }
 }
 
-TEST_CASE("30,000 samples one by one, and where it would fail: without the residual") {
+TEST_CASE("30,000 samples one by one keep their digits, which without the residual they do not") {
   const auto s = make_samples<double>(3, 30000, 1, 2);
   const exact_moments exact = exact_moments::of<double>(s);
   moments_memory<double> kept(s.shape), dropped(s.shape);
@@ -112,7 +112,7 @@ TEST_CASE("the squares of samples far from the first, and of equal samples") {
   for (std::size_t j = 0; j < 3; ++j) CHECK(equal.mean[j] == 1e6 + 0.1);
 }
 
-TEST_CASE("float moments: of float features, and of double features as rounded to float") {
+TEST_CASE("float moments are right for float features, and for double features as rounded to float") {
   generator random(5);
   const auto check = [&](const auto& s) {
     const exact_moments exact = exact_moments::of<float>(s);
@@ -184,7 +184,7 @@ TEST_CASE_TEMPLATE("the same bits however a call is cut: batches, tiles, threads
   }
 }
 
-TEST_CASE("more classes than one digit of the sort tells apart") {
+TEST_CASE("samples are sorted where one digit of the sort does not tell the classes apart") {
   // Classes k, k + 1024 and k + 2048 share their lowest ten bits, and their samples come in any order.
   const auto s = make_samples<double>(19, 4000, 2500, 2, {10, 0.1});
   moments_memory<double> m(s.shape);
@@ -475,12 +475,12 @@ void check_group_merge(const Group& group) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("one class under one thread", A, float, double) {
+TEST_CASE_TEMPLATE("one class's sums are right under one thread", A, float, double) {
   check_group_merge<A, float>(lgm::serial_group{});
   check_group_merge<A, double>(lgm::serial_group{});
 }
 
-TEST_CASE_TEMPLATE("one class under the lanes of a register", A, float, double) {
+TEST_CASE_TEMPLATE("one class's sums are right under the lanes of a register", A, float, double) {
   check_group_merge<A, float>(lgm::detail::packet_group<A>{});
   check_group_merge<A, double>(lgm::detail::packet_group<A>{});
 }

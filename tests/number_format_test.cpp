@@ -66,7 +66,7 @@ TEST_CASE_TEMPLATE("16 bits are read as what they mean", Narrow, half16, brain16
   CHECK(wrong == 0);
 }
 
-TEST_CASE_TEMPLATE("and written to nearest, ties to even", Narrow, half16, brain16) {
+TEST_CASE_TEMPLATE("16 bits are written to nearest, ties to even", Narrow, half16, brain16) {
   const number_format format = lgm::detail::feature_type<Narrow>::format;
   int wrong = 0;
   for (const float value : values_around<Narrow>()) {

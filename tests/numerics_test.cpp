@@ -190,7 +190,7 @@ TEST_CASE("features and means far from the origin lose nothing") {
   }
 }
 
-TEST_CASE("near-duplicate classes in 512 dimensions") {
+TEST_CASE("near-duplicate classes in 512 dimensions are told apart") {
   for (const double separation : {1.0, 10.0, 100.0})
     for (const auto covariance : covariances) {
       CAPTURE(separation);
@@ -272,7 +272,7 @@ TEST_CASE("target terms of far classes keep their digits") {
   }
 }
 
-TEST_CASE_TEMPLATE("tiny and huge variances", T, float, double) {
+TEST_CASE_TEMPLATE("tiny and huge variances keep their digits", T, float, double) {
   for (const auto covariance : {lgm::covariance::spherical, lgm::covariance::diagonal})
     for (const double level : {-18.0, -9.0, 9.0, 18.0}) {
       CAPTURE(name_of(covariance));
@@ -296,7 +296,7 @@ TEST_CASE_TEMPLATE("tiny and huge variances", T, float, double) {
     }
 }
 
-TEST_CASE_TEMPLATE("classes of very different variances", T, float, double) {
+TEST_CASE_TEMPLATE("classes of very different variances keep their digits", T, float, double) {
   for (const auto covariance : {lgm::covariance::spherical, lgm::covariance::diagonal}) {
     lgm::loss_options<T> options;
     options.lambda = T(0.1);
@@ -329,7 +329,7 @@ TEST_CASE_TEMPLATE("duplicate classes share a sample equally", T, float, double)
 }
 
 // A prior of zero takes a class out of everything but the distances.
-TEST_CASE_TEMPLATE("a class with log_prior -infinity", T, float, double) {
+TEST_CASE_TEMPLATE("a class with log_prior -infinity is never chosen and has no weight", T, float, double) {
   for (const auto covariance : covariances)
     for (const std::size_t tile_bytes : {std::size_t{1} << 12, std::size_t{1} << 26}) {
       CAPTURE(name_of(covariance));
@@ -416,7 +416,7 @@ TEST_CASE_TEMPLATE("the nearest class does not depend on the priors", T, float, 
     }
 }
 
-TEST_CASE_TEMPLATE("one class: nothing to classify, the likelihood remains", T, float, double) {
+TEST_CASE_TEMPLATE("one class leaves nothing to classify: the likelihood remains", T, float, double) {
   for (const auto covariance : covariances)
     for (const T lambda : {T(0), T(0.5)}) {
       CAPTURE(name_of(covariance));

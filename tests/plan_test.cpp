@@ -134,7 +134,7 @@ TEST_CASE_TEMPLATE("a workspace for some samples is enough for fewer", T, float,
   }
 }
 
-TEST_CASE("the size of the log variances") {
+TEST_CASE("log_variance_size is what the covariance needs") {
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::identity)) == 0);
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::spherical)) == 3);
   CHECK(lgm::log_variance_size(make({5, 3, 4}, lgm::covariance::diagonal)) == 12);

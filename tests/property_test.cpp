@@ -287,7 +287,7 @@ TEST_CASE_TEMPLATE("the same call gives the same bits", T, float, double) {
       }
 }
 
-TEST_CASE_TEMPLATE("the same bits at every alignment", T, float, double) {
+TEST_CASE_TEMPLATE("results have the same bits at every alignment", T, float, double) {
   const auto moved = [](const std::vector<T>& values, std::size_t offset) {
     guarded<T> copy(static_cast<std::int64_t>(values.size()), 1, 0, offset);
     std::copy(values.begin(), values.end(), copy.data());
@@ -392,8 +392,9 @@ TEST_CASE_TEMPLATE("the same bits at every alignment", T, float, double) {
       }
 }
 
-TEST_CASE_TEMPLATE("the same bits at every alignment of weights, targets and slopes of the logits", T, float,
-                   double) {
+TEST_CASE_TEMPLATE(
+    "results have the same bits at every alignment of weights, targets and gradients of the logits", T, float,
+    double) {
   const auto moved = [](const std::vector<T>& values, std::size_t offset) {
     guarded<T> copy(static_cast<std::int64_t>(values.size()), 1, 0, offset);
     std::copy(values.begin(), values.end(), copy.data());

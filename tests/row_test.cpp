@@ -219,9 +219,11 @@ void check_row(const Group& group) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("one row under one thread", T, float, double) { check_row<T>(lgm::serial_group{}); }
+TEST_CASE_TEMPLATE("one row is right under one thread", T, float, double) {
+  check_row<T>(lgm::serial_group{});
+}
 
-TEST_CASE_TEMPLATE("one row under the lanes of a register", T, float, double) {
+TEST_CASE_TEMPLATE("one row is right under the lanes of a register", T, float, double) {
   check_row<T>(lgm::detail::packet_group<T>{});
 }
 

@@ -75,7 +75,8 @@ TEST_CASE_TEMPLATE("soft targets at every edge size agree with the reference", T
   });
 }
 
-TEST_CASE_TEMPLATE("soft targets without margin, without likelihood, and with large ones", T, float, double) {
+TEST_CASE_TEMPLATE("soft targets are right without margin or likelihood, and with large ones", T, float,
+                   double) {
   for (const auto covariance : covariances)
     for (const double alpha : {0.0, 3.0})
       for (const double lambda : {0.0, 2.0})
@@ -274,7 +275,7 @@ TEST_CASE_TEMPLATE("ties among targets and among logits go to the lowest class",
   }
 }
 
-TEST_CASE_TEMPLATE("soft targets without samples, classes or dimensions", T, float, double) {
+TEST_CASE_TEMPLATE("soft targets may have no samples, classes or dimensions", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
@@ -433,7 +434,7 @@ TEST_CASE("targets far below the largest logit keep their digits") {
 
 // Class weights or targets below zero, and rows of zeros: the coefficients of a row add up to any number, which the row state
 // carries as it is, from forward to backward and from shard to shard.
-TEST_CASE_TEMPLATE("coefficients of any sign", T, float, double) {
+TEST_CASE_TEMPLATE("coefficients may have any sign", T, float, double) {
   for (const auto covariance : covariances)
     for (const auto reduction : reductions)
       for (const bool weights : {false, true})

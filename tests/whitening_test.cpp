@@ -191,7 +191,7 @@ TEST_CASE("the map is the inverse of Cholesky's factor") {
     }
 }
 
-TEST_CASE("moments of float") {
+TEST_CASE("whitening from float moments is right to float") {
   for (const std::int64_t dims : {3L, 70L}) {
     whitening_problem<float> p(2, 4, dims, 10);
     map_memory<float> got(dims);
@@ -265,7 +265,7 @@ TEST_CASE("a covariance that is not finite, and no samples at all") {
   }
 }
 
-TEST_CASE_TEMPLATE("whitened rows, in tiles and with strides", T, float, double) {
+TEST_CASE_TEMPLATE("whitened rows are right in tiles and with strides", T, float, double) {
   for (const std::int64_t dims : {1L, 5L, 255L, 256L, 257L, 300L})
     for (const std::int64_t samples : {0L, 1L, 3L, 600L})
       for (const std::size_t tile_bytes : {std::size_t{1}, std::size_t{64} << 20}) {
@@ -312,7 +312,8 @@ TEST_CASE_TEMPLATE("whitened rows, in tiles and with strides", T, float, double)
       }
 }
 
-TEST_CASE_TEMPLATE("one row in a kernel of one's own, under one thread and under lanes", T, float, double) {
+TEST_CASE_TEMPLATE("one row is whitened in a kernel of one's own, under one thread and under lanes", T, float,
+                   double) {
   for (const std::int64_t dims : {1L, 7L, 33L})
     for (const bool centred : {false, true}) {
       CAPTURE(dims);
@@ -485,7 +486,7 @@ TEST_CASE("what is not asked for, and what is wrong") {
         status::stride_too_small);
 }
 
-TEST_CASE("nothing to whiten") {
+TEST_CASE("whitening without samples or dimensions succeeds") {
   const auto ctx = context_of(1);
   whitening_problem<double> p(9, 3, 0, 1);
   map_memory<double> got(0);

@@ -141,7 +141,7 @@ struct line_model {
 
 }  // namespace
 
-TEST_CASE("network: the gradient of the input against central differences") {
+TEST_CASE("network: the gradient of the input is central differences") {
   trainer::workers team(2);
   trainer::network<double> network({130, 70, 5, 3}, 6, 4, team);  // 130, 70: wide enough to be shared out
   std::mt19937_64 random(9);
@@ -170,7 +170,7 @@ TEST_CASE("network: the gradient of the input against central differences") {
   CHECK(worst < 1e-8);
 }
 
-TEST_CASE("softmax head: each sample's gradient of its own loss") {
+TEST_CASE("softmax head: each sample's gradient is that of its own loss") {
   trainer::softmax_head<double> head(4, 3, 5, 1);
   std::mt19937_64 random(2);
   row_matrix<double> features(5, 3), gradient(5, 3), mean_gradient(5, 3);
@@ -185,7 +185,7 @@ TEST_CASE("softmax head: each sample's gradient of its own loss") {
   CHECK(head.gradient() == kept);
 }
 
-TEST_CASE("attacks: a trained softmax model") {
+TEST_CASE("attacks: a trained softmax model loses to them") {
   trainer::workers team(1);
   const trainer::image_set set = make_images(1);
   auto model = trained<trainer::softmax_head<float>>(team, set, make_softmax);
@@ -198,7 +198,7 @@ TEST_CASE("attacks: a trained softmax model") {
   });
 }
 
-TEST_CASE("attacks: a trained L-GM model, by its classification loss without margin") {
+TEST_CASE("attacks: a trained L-GM model loses to them by its classification loss without margin") {
   trainer::workers team(1);
   const trainer::image_set set = make_images(2);
   auto model = trained<trainer::lgm_head>(team, set, make_lgm);
@@ -213,7 +213,7 @@ TEST_CASE("attacks: a trained L-GM model, by its classification loss without mar
   });
 }
 
-TEST_CASE("attacks: steps counted by hand") {
+TEST_CASE("attacks: steps are those counted by hand") {
   row_matrix<float> originals(5, 1);
   originals << 100, 100, 100, 3, 250;
   const bytes labels(5);

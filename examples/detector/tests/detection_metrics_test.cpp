@@ -81,7 +81,7 @@ TEST_CASE("measure: infinite scores are scores, NaN and nothing are not") {
   CHECK(detector::roc({}, {1}).fpr.empty());
 }
 
-TEST_CASE("expected calibration error") {
+TEST_CASE("expected calibration error is that counted by hand") {
   for (const json& expected : golden()["calibrations"]) {
     check_close(
         detector::expected_calibration_error(expected["confidence"].get<numbers>(),
@@ -94,7 +94,7 @@ TEST_CASE("expected calibration error") {
   CHECK_THROWS_AS(detector::expected_calibration_error({0.5}, {}), std::invalid_argument);
 }
 
-TEST_CASE("inverted images") {
+TEST_CASE("inverted images are the others' complement") {
   CHECK(detector::inverted_images({0, 1, 100, 255}) == bytes{255, 254, 155, 0});
 }
 

@@ -100,7 +100,7 @@ bool has_gnuplot() {
 
 }  // namespace
 
-TEST_CASE("plots: ROC curves") {
+TEST_CASE("plots: ROC curves have their values in the script") {
   if (!has_gnuplot()) return;
   const pictures out;
   std::vector<detector::roc_panel> panels;
@@ -133,7 +133,7 @@ TEST_CASE("plots: ROC curves") {
   CHECK(begins == scores.size() - 1);
 }
 
-TEST_CASE("plots: histograms") {
+TEST_CASE("plots: histograms have their values in the script") {
   if (!has_gnuplot()) return;
   const pictures out;
   std::vector<detector::histogram_panel> panels;
@@ -177,7 +177,7 @@ TEST_CASE("plots: histograms") {
   CHECK(contains(script, "score; the first bin holds all below"));
 }
 
-TEST_CASE("plots: a sweep") {
+TEST_CASE("plots: a sweep has its values in the script") {
   if (!has_gnuplot()) return;
   const pictures out;
   std::vector<detector::sweep_panel> panels;

@@ -143,7 +143,7 @@ trainer::model_file small_file(const std::string& head) {
 
 }  // namespace
 
-TEST_CASE("scores of a softmax head") {
+TEST_CASE("scores of a softmax head are those computed by hand") {
   constexpr std::int64_t count = 1100, classes = 7, dims = 5;
   detector::linear_head head{random_matrix(classes, dims, 2, 1), random_vector(classes, 1, 2)};
   row_matrix<float> features = random_matrix(count, dims, 2, 3);
@@ -175,7 +175,7 @@ TEST_CASE("scores of a softmax head") {
   CHECK(least > 0);
 }
 
-TEST_CASE("scores of a Gaussian head") {
+TEST_CASE("scores of a Gaussian head are those computed by hand") {
   constexpr std::int64_t count = 600, classes = 4, dims = 6;
   for (const lgm::covariance form :
        {lgm::covariance::identity, lgm::covariance::spherical, lgm::covariance::diagonal}) {
@@ -231,7 +231,7 @@ TEST_CASE("scores of a Gaussian head") {
   }
 }
 
-TEST_CASE("scores of Gaussians estimated from training features") {
+TEST_CASE("scores of Gaussians estimated from training features are those computed by hand") {
   constexpr std::int64_t dims = 9;
   const samples train = correlated_samples(2000, dims, 5);
   const plain_gaussians plain = plain_estimate(train);

@@ -159,7 +159,7 @@ void write_zip(const fs::path& path, const std::vector<std::pair<std::string, st
 
 }  // namespace
 
-TEST_CASE("npy: every dtype in every version") {
+TEST_CASE("npy: every dtype is read in every version") {
   check_dtype<float>("f4", {1.5f, -2, 3e-40f, 0, 1e30f, -0.0f});
   check_dtype<double>("f8", {1.5, -2, 0.1, 0, 1e30, -5});
   // 1, -2, the largest, the smallest normal, the smallest, 1/3.
@@ -193,7 +193,7 @@ TEST_CASE("npy: numbers that are too large, and floats that are not finite") {
   CHECK(open_rows(path)->read_all() == std::vector<float>{0, 1, 1});
 }
 
-TEST_CASE("npy: Fortran order, of more dimensions and more values than a chunk") {
+TEST_CASE("npy: Fortran order is read, of more dimensions and more values than a chunk") {
   const temporary_directory directory;
   constexpr std::int64_t rows = 701, middle = 7, last = 11;
   std::vector<std::int32_t> values(rows * middle * last), expected(values.size());
@@ -275,7 +275,7 @@ TEST_CASE("npz: the one array, or the one that is named") {
   writer.join();
 }
 
-TEST_CASE("npy: standard input") {
+TEST_CASE("npy: standard input is read") {
   const temporary_directory directory;
   const std::string content = npy_bytes(header_of("<f4", "(3,)"), data_of<float>({1, 2, 3}));
   write_plain(directory / "plain", content);
@@ -305,7 +305,7 @@ TEST_CASE("npy: standard input") {
   close(old);
 }
 
-TEST_CASE("npy: batches of rows, plain, gzipped, and from a pipe") {
+TEST_CASE("npy: batches of rows are the same plain, gzipped, and from a pipe") {
   const temporary_directory directory;
   // More values than one chunk of reading, not a multiple of the batch.
   constexpr std::int64_t rows = 10007, columns = 12;
@@ -432,7 +432,7 @@ TEST_CASE("npy: a header that claims too much costs no memory") {
   }
 }
 
-TEST_CASE("npy: broken gzip data") {
+TEST_CASE("npy: broken gzip data is refused") {
   const temporary_directory directory;
   const fs::path path = directory / "a.npy.gz";
   write_gz(path, npy_bytes(header_of("<f4", "(1000,)"), data_of(std::vector<float>(1000, 1.5f))));
@@ -470,7 +470,7 @@ TEST_CASE("npy and IDX: any byte changed or cut off is an error or an array, nev
   }
 }
 
-TEST_CASE("IDX: rows of images and labels") {
+TEST_CASE("IDX: rows of images and labels are read") {
   const temporary_directory directory;
   const fs::path path = directory / "a";
   const std::string images = idx_bytes({3, 1, 2}, std::string("\x00\x01\x7f\x80\xfe\xff", 6));

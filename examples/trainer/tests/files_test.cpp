@@ -71,7 +71,7 @@ std::string counting(std::size_t length) {
 
 }  // namespace
 
-TEST_CASE("input: plain, gzipped, of several members, in steps of any size") {
+TEST_CASE("input: bytes are the same plain, gzipped, of several members, in steps of any size") {
   const temporary_directory directory;
   const fs::path path = directory / "a";
   const std::string text = counting(200000);

@@ -72,13 +72,13 @@ void check_resumed(const std::string& name, const MakeHead& make_head, double tr
 
 }  // namespace
 
-TEST_CASE("models of 0.1: softmax") {
+TEST_CASE("models that 0.1 saved load: softmax") {
   check_resumed<trainer::softmax_head<float>>(
       "softmax", [](std::int64_t max_samples) { return trainer::softmax_head<float>(3, 2, max_samples, 1); },
       0.000582025550629586, 0.0006439313085994917);
 }
 
-TEST_CASE("models of 0.1: L-GM") {
+TEST_CASE("models that 0.1 saved load: L-GM") {
   const trainer::options chosen = options_of_then();
   trainer::lgm_settings settings;
   settings.covariance = chosen.covariance;

@@ -204,7 +204,7 @@ TEST_CASE("idx: any byte changed or cut off is an error or a good array, never m
   }
 }
 
-TEST_CASE("data set: the files' usual names, gzipped or not") {
+TEST_CASE("data set: files are found by their usual names, gzipped or not") {
   const temporary_directory directory;
   write_set(directory);
   const trainer::data_set data = trainer::load_data_set(directory.path());
@@ -241,7 +241,7 @@ TEST_CASE("data set: files that do not fit together") {
   CHECK(contains(error("t10k-images"), "no such file"));
 }
 
-TEST_CASE("data set: a part of it, of more than one class") {
+TEST_CASE("data set: a part of it must have more than one class") {
   const temporary_directory directory;
   write_set(directory);
   const trainer::data_set part = trainer::load_data_set(directory.path(), 2, 1);
@@ -259,7 +259,7 @@ TEST_CASE("data set: a part of it, of more than one class") {
   CHECK(contains(error(0), "all 4 labels that are used are 2"));
 }
 
-TEST_CASE("schedule text: numbers and key=value") {
+TEST_CASE("schedule text: numbers and key=value are read") {
   CHECK(trainer::parse_alpha("0.25")(0) == 0.25f);
   CHECK(trainer::parse_alpha("3")(1000000) == 3);
 
@@ -317,7 +317,7 @@ TEST_CASE("schedule text: what is wrong is said") {
   CHECK(contains(error(""), "neither a number"));
 }
 
-TEST_CASE("margin_mul block: the authors' text, anywhere in a file") {
+TEST_CASE("margin_mul block: the authors' text is found anywhere in a file") {
   const std::string text =
       "name: \"net # not a comment, margin_mul { }\"  # margin_mul { value: 9 }\n"
       "layer {\n  class_distance_param {\n    num_output: 100\n    margin_mul {\n      policy: STEPUP\n      "
@@ -335,7 +335,7 @@ TEST_CASE("margin_mul block: the authors' text, anywhere in a file") {
   CHECK(trainer::parse_alpha(path.string())(5000) == doctest::Approx(0.2));
 }
 
-TEST_CASE("margin_mul block: defaults, spellings, rejections") {
+TEST_CASE("margin_mul block: defaults and spellings are known, the rest is refused") {
   const auto defaults = trainer::parse_margin_mul("margin_mul{}");
   CHECK(defaults.schedule.policy == lgm::schedule_policy::constant);
   CHECK(defaults.schedule.value == 0);
@@ -364,7 +364,7 @@ TEST_CASE("margin_mul block: defaults, spellings, rejections") {
   }
 }
 
-TEST_CASE("auroc: values counted by hand") {
+TEST_CASE("auroc: values are those counted by hand") {
   CHECK(trainer::auroc({3, 4}, {1, 2}) == 1);
   CHECK(trainer::auroc({1, 2}, {3, 4}) == 0);
   CHECK(trainer::auroc({1, 1}, {1, 1, 1}) == 0.5);
@@ -378,7 +378,7 @@ TEST_CASE("auroc: values counted by hand") {
   CHECK(std::isnan(trainer::auroc({std::nanf("")}, {1})));
 }
 
-TEST_CASE("spread and quantile") {
+TEST_CASE("spread and quantile are those counted by hand") {
   const trainer::spread spread = trainer::spread_of({1, 2, 3, 4});
   CHECK(spread.mean == doctest::Approx(2.5));
   CHECK(spread.deviation == doctest::Approx(std::sqrt(5.0 / 3)));
@@ -418,7 +418,7 @@ TEST_CASE("workers: every item once, whatever the count of threads") {
   }
 }
 
-TEST_CASE("network: gradients against central differences") {
+TEST_CASE("network: gradients are central differences") {
   trainer::workers team(2);
   const std::vector<std::int64_t> widths{7, 130, 5, 3};  // 130: wide enough to be shared out
   trainer::network<double> network(widths, 6, 4, team);
@@ -446,14 +446,14 @@ TEST_CASE("network: gradients against central differences") {
   CHECK(worst < 1e-7);
 }
 
-TEST_CASE("network: the same bits for a seed, other bits for another") {
+TEST_CASE("network: a seed gives the same bits, another gives others") {
   trainer::workers team(2);
   trainer::network<float> a({5, 8, 2}, 1, 3, team), b({5, 8, 2}, 1, 3, team), c({5, 8, 2}, 1, 4, team);
   CHECK(a.parameters() == b.parameters());
   CHECK(a.parameters() != c.parameters());
 }
 
-TEST_CASE("softmax head: gradients against central differences") {
+TEST_CASE("softmax head: gradients are central differences") {
   trainer::softmax_head<double> head(4, 3, 5, 1);
   std::mt19937_64 random(2);
   trainer::row_matrix<double> features(5, 3), feature_gradient(5, 3), ignored(5, 3);
@@ -494,7 +494,7 @@ TEST_CASE("softmax head: small and large losses keep their digits") {
   CHECK(head.train(feature, &second, 0, gradient).total == doctest::Approx(500));
 }
 
-TEST_CASE("L-GM head: gradients against central differences") {
+TEST_CASE("L-GM head: gradients are central differences") {
   trainer::lgm_settings settings;
   settings.covariance = lgm::covariance::diagonal;
   settings.update_variance = trainer::update_rule::gradient;
@@ -584,7 +584,7 @@ TEST_CASE("L-GM head: variances that follow moments stay above their floor") {
   }
 }
 
-TEST_CASE("adam: two steps by hand") {
+TEST_CASE("adam: two steps are those made by hand") {
   trainer::workers team(1);
   trainer::adam<double> optimiser(2, team);
   trainer::vector<double> parameters(2), gradient(2);
@@ -603,7 +603,7 @@ TEST_CASE("adam: two steps by hand") {
   CHECK(parameters[0] == doctest::Approx(before - 0.1 * first / (std::sqrt(second) + 1e-8)).epsilon(1e-9));
 }
 
-TEST_CASE("one-cycle rate: up, peak, down") {
+TEST_CASE("one-cycle rate: it goes up, peaks and goes down") {
   CHECK(trainer::one_cycle_rate(0.003, 0, 101) == doctest::Approx(0.003 / 25));
   CHECK(trainer::one_cycle_rate(0.003, 30, 101) == doctest::Approx(0.003));
   CHECK(trainer::one_cycle_rate(0.003, 100, 101) == doctest::Approx(0.003 / 25 / 1e4));
