@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// The matrix products of the BLAS at hand in place of Eigen's. The README shows the part between the markers.
+// The matrix products of the BLAS at hand in place of Eigen's. include/lgm/README.md shows the part between the markers.
 
 // [readme]
 #include <cblas.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-// A hand-rolled training loop: a linear layer under an L-GM head, on three made-up classes. The README shows the part
+// A hand-rolled training loop: a linear layer under an L-GM head, on three made-up classes. include/lgm/README.md shows the part
 // between the two markers.
 
 #include <lgm/lgm.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // The classes of a mixture spread over four ranks, here one after the other in one process: each sees its own classes
-// only, and together they compute what one call with all classes does. The README shows the part between the markers.
+// only, and together they compute what one call with all classes does. include/lgm/README.md shows the part between the markers.
 
 #include <cmath>
 #include <cstdint>

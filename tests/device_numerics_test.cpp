@@ -13,7 +13,7 @@
 #include "support/precision.hpp"
 #include "support/tolerance.hpp"
 
-// What 16-bit features and products of reduced precision may cost, each with the tolerance that the README states for it; and
+// What 16-bit features and products of reduced precision may cost, each with the tolerance that include/lgm/README.md states; and
 // that a plain version, fed the same data, misses that tolerance.
 
 namespace {

@@ -22,7 +22,7 @@ class Mode:
     title: str
     operands: str  # what is multiplied: of a peer the same
     precision: int  # lgm's
-    # As the README's table has them: losses absolute, gradients as a share of the largest.
+    # As include/lgm/README.md's table has them: losses absolute, gradients as a share of the largest.
     loss: float
     gradient: float
     rounded_once: bool = False  # means too: the tolerance of gradients grows with what classes are apart

@@ -6,7 +6,7 @@
 #include <lgm/config.hpp>
 #include <lgm/types.hpp>
 
-// What the drivers in detail/device_*.hpp ask of the device that they run on. They are plain C++: they launch kernels that
+// What the drivers in detail/device/ ask of the device that they run on. They are plain C++: they launch kernels that
 // are function objects over a group, and never touch the memory behind a pointer themselves. So the same driver runs on a
 // CUDA stream (detail/cuda/cuda_device.cuh) and, in tests, on the host, under every kind of group there is.
 //

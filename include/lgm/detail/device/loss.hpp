@@ -18,7 +18,7 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// Losses and gradients on a device, host_loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
+// Losses and gradients on a device, detail/host/loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
 // product, visit_kernel (or gather_kernel, evidence_kernel and visit_kernel, where a tile has not all classes), two products more, and what
 // remains for each class.
 

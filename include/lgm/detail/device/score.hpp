@@ -11,7 +11,7 @@
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
-// Logits and scores on a device, host_score.hpp's counterpart.
+// Logits and scores on a device, detail/host/score.hpp's counterpart.
 
 namespace lgm::detail {
 

@@ -14,7 +14,7 @@
 #include <lgm/types.hpp>
 
 // What all device functions that look at samples and classes share: a call cut into tiles, the classes' operands, and the
-// products made in them. What is done with the rows of a tile is in device_loss.hpp and device_score.hpp.
+// products made in them. What is done with the rows of a tile is in loss.hpp and score.hpp.
 
 namespace lgm::detail {
 

@@ -18,7 +18,7 @@
 #include <lgm/types.hpp>
 
 // What all host functions that look at samples and classes share: a call cut into tiles, and the products made in
-// them. What is done with the rows of a tile is in host_loss.hpp and host_score.hpp.
+// them. What is done with the rows of a tile is in loss.hpp and score.hpp.
 
 namespace lgm::detail {
 
