@@ -28,6 +28,8 @@ source "$root/cmake/checks.sh"
 # What one checkout has compiled serves another in another folder: ccache takes paths in the checkout as relative ones.
 # Debug information may then name the folder of the first; nothing here reads it but a person.
 export CCACHE_BASEDIR=${CCACHE_BASEDIR-$root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR-1}
+# What a precompiled header needs of it.
+export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS-pch_defines,time_macros}
 
 usage() {
   cat <<EOF

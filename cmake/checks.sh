@@ -54,7 +54,8 @@ check_tidy() {
     missing LGM_REQUIRE_CLANG_TOOLS "there is no clang-tidy $clang_tools_version here"
     return
   fi
-  cmake --preset clang -B build/tidy -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 || return
+  cmake --preset clang -B build/tidy -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=0 \
+    -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON || return
   # One of those that are alike. Without the package that it needs, an example is not built either.
   sources=$(grep -lE "\"$PWD/(examples/.*|tests/(support|two_units_test)/.*|tests/(group|hooks)_test)\.cpp\"" \
     build/tidy/*/CMakeFiles/*/Unity/*.cxx | xargs md5sum | sort -u -k 1,1 | cut -d ' ' -f 3)
