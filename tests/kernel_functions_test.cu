@@ -144,6 +144,8 @@ LGM_HD void compute_row(results<T>& out) {
   lgm::row_evidence<T> evidence = lgm::evidence_of(group, row, top, 0, true);
   lgm::add_gap(
       group, row, [&](std::int64_t k) { return k == target ? T(0) : T(0.0625); }, evidence);
+  lgm::add_spread(group, row, evidence);
+  out.add(evidence.merged_spread(lgm::row_evidence<T>()));
   evidence.merge(lgm::row_evidence<T>());
   const T others = evidence.others.value();
   const lgm::log_evidence<T> log_evidence(own.logit, evidence.others);

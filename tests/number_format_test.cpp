@@ -100,18 +100,18 @@ TEST_CASE("operands of two parts keep what they say") {
     for (int n = 0; n < 10000; ++n) {
       const auto v = static_cast<float>(std::exp(5 * random.normal()) * random.normal());
       const double size = std::fabs(static_cast<double>(v));
-      const float kept = two.keep(0, v);
+      const float kept = two.store(0, v);
       REQUIRE(std::fabs(static_cast<double>(kept) - static_cast<double>(v)) <= roundoff * roundoff * size);
       REQUIRE(two.at(0) == kept);
-      REQUIRE(std::fabs(static_cast<double>(one.keep(0, v)) - static_cast<double>(v)) <= roundoff * size);
-      REQUIRE(one.at(0) == one.keep(0, v));
+      REQUIRE(std::fabs(static_cast<double>(one.store(0, v)) - static_cast<double>(v)) <= roundoff * size);
+      REQUIRE(one.at(0) == one.store(0, v));
       // The sum of the parts that a weight is multiplied with.
       REQUIRE(lgm::detail::weight_rounding<float>{format, 2}(v) == kept);
     }
     // A half is the sum of two bfloat16.
     for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
       const float v = half16::from_bits(static_cast<std::uint16_t>(bits));
-      if (std::isfinite(v)) REQUIRE(two.keep(0, v) == v);
+      if (std::isfinite(v)) REQUIRE(two.store(0, v) == v);
     }
   }
 }

@@ -8,12 +8,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <initializer_list>
 #include <iterator>
 #include <lgm/lgm.hpp>
 #include <limits>
 #include <map>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -270,7 +272,7 @@ struct score_outputs : guarded_outputs<score_outputs<T>> {
   static constexpr unsigned mask = (1u << lgm::count_scores()) - 1;
 
   guarded<std::int64_t> predicted;
-  std::map<std::string, guarded<T>> values;  // the others, by name
+  std::map<std::string, guarded<T>, std::less<>> values;  // the others, by name
   guarded<T>&posterior, &log_density, &log_mixture, &squared_mahalanobis, &nearest_squared_mahalanobis,
       &entropy;
 
@@ -288,10 +290,10 @@ struct score_outputs : guarded_outputs<score_outputs<T>> {
   lgm::score_result<T> result(unsigned asked = mask) {
     lgm::score_result<T> r;
     unsigned bit = 0;
-    lgm::for_each_score(r, [&](const std::string& name, auto*& array) {
+    lgm::for_each_score(r, [&](std::string_view name, auto*& array) {
       if (!((asked >> bit++) & 1u)) return;
       if constexpr (std::is_same<decltype(array), T*&>::value)
-        array = values.at(name).data();
+        array = values.find(name)->second.data();
       else
         array = predicted.data();
     });
@@ -309,8 +311,8 @@ struct score_outputs : guarded_outputs<score_outputs<T>> {
   }
 
  private:
-  static std::map<std::string, guarded<T>> make(const lgm::shape& s, std::size_t offset) {
-    std::map<std::string, guarded<T>> made;
+  static std::map<std::string, guarded<T>, std::less<>> make(const lgm::shape& s, std::size_t offset) {
+    std::map<std::string, guarded<T>, std::less<>> made;
     lgm::score_result<T> r;
     lgm::for_each_score(r, [&](const std::string& name, auto*& array) {
       if constexpr (std::is_same<decltype(array), T*&>::value)

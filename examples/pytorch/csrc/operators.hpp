@@ -387,10 +387,8 @@ struct operators {
       auto next = values.begin();
       lgm::for_each_score(result, [&](const char*, auto*& array) {
         using value = std::remove_pointer_t<std::remove_reference_t<decltype(array)>>;
-        if constexpr (std::is_same<value, T>::value)
-          *next = p.results({p.shape.samples});
-        else
-          *next = at::empty({p.shape.samples}, p.mean.options().dtype(at::kLong));
+        const at::ScalarType type_of_value = c10::CppTypeToScalarType<value>::value;
+        *next = at::empty({p.shape.samples}, p.mean.options().dtype(type_of_value));
         array = pointer<value>(*next++);
       });
       p.template run<T>([&](auto* x, const auto& context, const lgm::workspace& w) {

@@ -105,20 +105,21 @@ LGM_HD void prepare_row(const Group& group, const loss_call<T, Kind>& call, cons
   const bool here = labelled && local >= 0;
   if (!here) r.target.logit = -numeric<T>::infinity;
   const std::int64_t target = here ? local : -1;
+  bool counts = labelled || call.is_soft();
+  if constexpr (Kind::may_be(target_kind::grad_logits)) {
+    if (call.is_grad_logits())
+      counts = (here && o.lambda != T(0)) ||
+               needs_features(group, call.grad_logits_of(sample), call.shape.classes);
+  }
+  tile.prepare_sample(group, i, counts, target, r);
   if constexpr (Kind::may_be(target_kind::grad_logits)) {
     if (call.is_grad_logits()) {
-      const T* const g = call.grad_logits_of(sample);
-      const bool counts = (here && o.lambda != T(0)) || needs_features(group, g, call.shape.classes);
-      tile.prepare_sample(group, i, counts, target, r);
-      if (!counts) return;
       r.upstream = state.alpha_usable ? call.upstream_of(sample) : T(0);
       const T likelihood = o.lambda == T(0) ? T(0) : o.lambda * r.coefficients.likelihood / state.divisor;
-      if (here) r.weigh_target(-g[target], state.alpha, likelihood);
+      if (here) r.weigh_target(-call.grad_logits_of(sample)[target], state.alpha, likelihood);
       return;
     }
   }
-  const bool counts = labelled || call.is_soft();
-  tile.prepare_sample(group, i, counts, target, r);
   if (counts) choose_frame(group, call, tile, i, target, r);
 }
 
@@ -224,7 +225,7 @@ LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, con
         classification += r.evidence.classification_loss(r.log_evidence);
     }
   }
-  if ((counts && !tile.state().alpha_usable) || call.is_bad(call.label(sample)))
+  if (counts ? !tile.state().alpha_usable : call.is_bad(call.label(sample)))
     classification = likelihood = numeric<T>::not_a_number;
   const T total = total_loss(classification, call.options.lambda, likelihood);
   const bool correct = counts && call.requested.find_best && is_correct(group, call, tile, i, r);

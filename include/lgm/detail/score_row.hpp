@@ -91,7 +91,8 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
     posterior = fault + (overflows ? T(1) : T(1) / r.evidence.others.sum);
     if (scores.squared_mahalanobis != nullptr || scores.log_density != nullptr || call.nearest_is_best)
       distance = fault + squared(k);
-    uncertainty = fault + (overflows ? T(0) : entropy(r.evidence.others.sum, r.evidence.spread));
+    if (scores.entropy != nullptr)
+      uncertainty = fault + (overflows ? T(0) : entropy(r.evidence.others.sum, r.evidence.spread));
     density = log_density(T(0.5) * distance, half_log_det(group, s.dims, tile.parameters_of(k)), s.dims,
                           log_abs_det);
   }
