@@ -121,6 +121,9 @@ struct device_buffers {
   T* class_distance;  // ... and of w_ik d_ik
   T* class_variance_weight;  // [plan.row_parts, plan.classes], the same of what soft targets need besides
   T* class_probability;
+  // [plan.row_parts, plan.classes], in the memory of sums that the call does not make: score's distances, and the constants of
+  // small calls with labels.
+  T *distances, *small_bias, *small_half_log_det;
   T* differences;         // [plan.classes, dims], sums of w_ik (x_i - mu_k)
   T* squares;             // the same of w_ik (x_i - mu_k)^2, diagonal alone
   T* target_differences;  // [plan.target_parts, plan.classes, dims], the targets' part of those
@@ -183,6 +186,9 @@ struct device_buffers {
     class_distance = spherical ? take(p.row_parts, p.classes) : nullptr;
     class_variance_weight = take(p.row_parts, p.classes);
     class_probability = take(p.row_parts, p.classes);
+    distances = class_sum;
+    small_bias = class_variance_weight;
+    small_half_log_det = class_probability;
     differences = take(p.classes, d);
     squares = diagonal ? take(p.classes, d) : nullptr;
     const std::int64_t parts = p.target_parts > 1 ? bounded_product(p.target_parts, p.classes) : 0;

@@ -59,8 +59,7 @@ struct score_kernel {
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     const std::int64_t part = task / t.class_parts, class_part = task % t.class_parts;
     const device_tile<T> own = t.class_part(class_part);
-    // The sums by class are not in use: they serve as scratch.
-    T* const distances = t.b.class_sum + part * t.class_count + own.begin_in(t);
+    T* const distances = t.b.distances + part * t.class_count + own.begin_in(t);
     for (std::int64_t i = t.row_count * part / t.row_parts; i < t.row_count * (part + 1) / t.row_parts; ++i) {
       row_record<T> r = t.part_record_of(i, class_part);
       auto row = group.load_row(own.tile_row(i), own.class_count);

@@ -31,9 +31,8 @@ struct small_rows_kernel {
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
     own.centre = t.call.mixture.origin;
-    // Arrays that only soft targets need otherwise.
-    T *const bias = t.b.class_variance_weight + part * classes, *const half_log_dets =
-                                                                    t.b.class_probability + part * classes;
+    T* const bias = t.b.small_bias + part * classes;
+    T* const half_log_dets = t.b.small_half_log_det + part * classes;
     own.b.constants.bias = own.b.constants.offset = bias;
     own.b.constants.half_log_det = half_log_dets;
     own.b.constants.scale = nullptr;

@@ -95,6 +95,7 @@ struct host_buffers {
   T* class_distance;         // ... and of w_ik d_ik
   T* class_variance_weight;  // [threads, plan.classes], the same of what soft targets need besides
   T* class_probability;
+  T* distances;  // [threads, plan.classes], of score, in the memory of class_sum, which it does not make
   row_record<T>* record;     // [plan.rows]
   std::int64_t* target;      // [plan.rows], the target's class, -1 where there is none
   std::int64_t* counts;      // [plan.rows], 0 for rows that are ignored, else 1
@@ -118,7 +119,7 @@ struct host_buffers {
     constants.half_log_det = a.take<T>(p.classes);
     parts = a.take<class_constants<T>>(p.classes / host_plan::row_part + 1);
     const std::int64_t class_sums = bounded_product(p.threads, p.classes);
-    class_sum = a.take<T>(class_sums);
+    distances = class_sum = a.take<T>(class_sums);
     class_distance = s.covariance == covariance::spherical ? a.take<T>(class_sums) : nullptr;
     class_variance_weight = a.take<T>(class_sums);
     class_probability = a.take<T>(class_sums);

@@ -74,8 +74,7 @@ class host_score {
       t_.for_class_tiles([&] {
         t_.make_products();
         t_.for_rows([&](std::int64_t i, std::int64_t part) {
-          // The sums by class are not in use: they serve as scratch.
-          T* const distances = b_.class_sum + part * t_.class_count;
+          T* const distances = b_.distances + part * t_.class_count;
           t_.for_ranges(i, [&](const auto& range, auto& row) {
             score_row(group, scores, t_, i, range, row, distances, b_.record[i]);
           });
