@@ -463,21 +463,21 @@ LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin, T omit
 
 }  // namespace detail
 
-// Turns a row of logits without margin into the weights of any gradient of them, in place: scale * slope_k, scale being
+// Turns a row of logits without margin into the weights of any gradient of them, in place: scale * grad_logits_k, scale being
 // minus the sample's upstream gradient; index `target` becomes 0. Returns sums_of_weights.
-//   slope  [n], in place of g_k
+//   grad_logits  [n], in place of g_k
 //   sums   only weight and distance; without distance the row's contents are not read
 //   round  a weight as the products will take it
 template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD weight_sums<T> finish_given_weights(const Group& group, Row& row, const class_constants<T>& c,
-                                           const row_frame<T>& frame, const T* slope, T scale,
+                                           const row_frame<T>& frame, const T* grad_logits, T scale,
                                            std::int64_t target,
                                            const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
   group.for_each(row, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
     const V distance = detail::distance_of(c, k, l, V(T(1)), frame.omitted);
-    l = round(V(scale) * load(slope, k));
+    l = round(V(scale) * load(grad_logits, k));
     replace(l, k, target, T(0));
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));

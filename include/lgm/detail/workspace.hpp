@@ -16,6 +16,20 @@ inline std::int64_t bounded_product(std::int64_t a, std::int64_t b) {
   return a > 0 && b > endless_size / a ? endless_size : a * b;
 }
 
+// The largest n of [low, high] for which fits(n), low if none does. What fits, fits with less as well.
+template <class Fits>
+std::int64_t largest_that_fits(std::int64_t low, std::int64_t high, Fits fits) {
+  if (fits(high)) return high;
+  while (low < high) {
+    const std::int64_t middle = low + (high - low + 1) / 2;
+    if (fits(middle))
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
 // Hands out consecutive pieces of a workspace. One walk serves both purposes: over no memory it only adds up
 // the bytes, so that what is sized cannot differ from what is carved.
 class arena {

@@ -228,28 +228,17 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
     q.cut<T>(tile_rows, tile_classes, s);
     return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
   };
-  // The largest n of [low, high] that fits, low if none does.
-  const auto largest = [](std::int64_t low, std::int64_t high, auto fits_at) {
-    if (fits_at(high)) return high;
-    while (low < high) {
-      const std::int64_t middle = low + (high - low + 1) / 2;
-      if (fits_at(middle))
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    return low;
-  };
   const std::int64_t most = smaller(s.samples, most_rows);
   const std::int64_t useful = smaller(most, useful_rows), enough = smaller(most, enough_rows);
   std::int64_t rows = 0, classes = s.classes;
   bool whole = fits(useful, classes);
-  if (whole) rows = largest(useful, most, [&](std::int64_t n) { return fits(n, classes); });
+  if (whole) rows = largest_that_fits(useful, most, [&](std::int64_t n) { return fits(n, classes); });
   if (!whole || (forward_only && rows < enough)) {
     const std::int64_t least = std::min<std::int64_t>(s.classes, 256);
-    rows = largest(1, std::max<std::int64_t>(enough, 1), [&](std::int64_t n) { return fits(n, least); });
-    classes = largest(std::min<std::int64_t>(s.classes, 1), s.classes,
-                      [&](std::int64_t n) { return fits(rows, n); });
+    rows = largest_that_fits(1, std::max<std::int64_t>(enough, 1),
+                             [&](std::int64_t n) { return fits(n, least); });
+    classes = largest_that_fits(std::min<std::int64_t>(s.classes, 1), s.classes,
+                                [&](std::int64_t n) { return fits(rows, n); });
   }
   // Tiles of even height rather than a small last one.
   if (s.samples > 0) rows = ceil_divide(s.samples, ceil_divide(s.samples, std::max<std::int64_t>(rows, 1)));

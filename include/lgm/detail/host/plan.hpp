@@ -177,38 +177,28 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
     q.operand = part;
     return static_cast<std::int64_t>(host_bytes<T>(q, s)) <= limit;
   };
-  // The largest n of [low, high] that fits, low if none does.
-  const auto largest = [](std::int64_t low, std::int64_t high, auto fits_at) {
-    if (fits_at(high)) return high;
-    while (low < high) {
-      const std::int64_t middle = low + (high - low + 1) / 2;
-      if (fits_at(middle))
-        low = middle;
-      else
-        high = middle - 1;
-    }
-    return low;
-  };
   const std::int64_t useful = smaller(s.samples, useful_rows), enough = smaller(s.samples, enough_rows);
   bool whole = true;
   if (fits(useful, s.classes, s.classes)) {
     p.classes = p.operand = s.classes;
-    p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
+    p.rows =
+        largest_that_fits(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
   } else if (fits(useful, s.classes, smaller(s.classes, 4 * p.block))) {
     // Whole rows, but the operands a part at a time, made anew for each tile.
     p.classes = s.classes;
     p.operand = smaller(s.classes, 4 * p.block);
-    p.rows = largest(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
+    p.rows =
+        largest_that_fits(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
   } else {
     whole = false;
   }
   if (!whole || (forward_only && p.rows < enough)) {
     const std::int64_t least = smaller(s.classes, p.block), parts = (s.classes - 1) / row_part + 1;
     const auto classes_of = [&](std::int64_t n) { return n < parts ? n * row_part : s.classes; };
-    p.rows = largest(1, enough, [&](std::int64_t n) { return fits(n, classes_of(1), least); });
-    p.classes = classes_of(
-        largest(1, parts, [&](std::int64_t n) { return fits(p.rows, classes_of(n), classes_of(n)); }));
-    p.operand = largest(1, p.classes, [&](std::int64_t n) { return fits(p.rows, p.classes, n); });
+    p.rows = largest_that_fits(1, enough, [&](std::int64_t n) { return fits(n, classes_of(1), least); });
+    p.classes = classes_of(largest_that_fits(
+        1, parts, [&](std::int64_t n) { return fits(p.rows, classes_of(n), classes_of(n)); }));
+    p.operand = largest_that_fits(1, p.classes, [&](std::int64_t n) { return fits(p.rows, p.classes, n); });
   }
   // What is done with at once is better still in a cache.
   if (forward_only) p.rows = smaller(p.rows, enough);
