@@ -140,7 +140,7 @@ bool any_nan(const guarded<float>& values) {
 
 TEST_CASE("far samples are told apart as well as by the plain form") {
   for (const form f : forms)
-    for (int exponent = -3; exponent <= 18; ++exponent) {
+    for (int exponent = -3; exponent <= 18; exponent += static_cast<int>(every(4))) {
       CAPTURE(static_cast<int>(f));
       CAPTURE(exponent);
       const auto p = far_problem(f, std::pow(10.0, exponent));

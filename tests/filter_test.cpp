@@ -67,7 +67,8 @@ TEST_CASE_TEMPLATE("a filter far below rounding takes few products and gives the
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
       CAPTURE(name_of(reduction));
-      auto p = paired<T>(++seed, covariance, reduction);
+      if (++seed % every(4) != 0) continue;
+      auto p = paired<T>(seed, covariance, reduction);
       p.options.gradient_filter = tiny<T>;
       const expectation<T> expected(p);
       for (const auto& context : contexts) check_both_ways(context, p, expected);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 
 #include "support/problem.hpp"
 #include "support/tolerance.hpp"
@@ -12,6 +13,10 @@
 // The sizes and contexts that several tests go through, and the three ways to the same losses and gradients.
 
 namespace support {
+
+// Where tools make all slow, and look for other mistakes than wrong numbers (their presets set LGM_SWEEP), loops over many like
+// cases take every n-th.
+inline std::size_t every(std::size_t n) { return std::getenv("LGM_SWEEP") != nullptr ? n : 1; }
 
 struct sizes3 {
   std::int64_t samples, classes, dims;
