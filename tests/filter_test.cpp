@@ -67,7 +67,7 @@ TEST_CASE_TEMPLATE("a filter far below rounding takes few products and gives the
     for (const auto reduction : reductions) {
       CAPTURE(name_of(covariance));
       CAPTURE(name_of(reduction));
-      if (++seed % every(4) != 0) continue;
+      if (++seed % every(2) != 0) continue;
       auto p = paired<T>(seed, covariance, reduction);
       p.options.gradient_filter = tiny<T>;
       const expectation<T> expected(p);
