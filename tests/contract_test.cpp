@@ -112,11 +112,15 @@ struct arguments {
         grad_logits(slopes.data()),
         targets{soft.data()},
         result(out.result()),
-        parts(out.result(0x37u)),
+        parts(out.result()),
         gradients(out.gradients()),
         logits(logits_out.data()),
         scores(score_out.result()),
-        workspace(memory.get()) {}
+        workspace(memory.get()) {
+    // What finish_forward can tell.
+    parts.row_state = nullptr;
+    parts.correct = nullptr;
+  }
 
   template <class L>
   status call_with(unsigned f, const L* own_labels) {

@@ -72,8 +72,11 @@ void check_both_ways(const Context& context, const problem<T>& p, const expectat
 }
 
 // The extras that the bits of a number stand for; 32 combinations with soft targets, 16 without.
+constexpr unsigned no_extras = 0, class_weights = 1, sample_weights = 2,
+                   weights = class_weights | sample_weights, normalizer = 4, smoothing = 8, soft = 16;
 inline extras extras_of(unsigned mask) {
-  return {(mask & 1) != 0, (mask & 2) != 0, (mask & 4) != 0, (mask & 8) != 0 ? 0.1 : 0.0, (mask & 16) != 0};
+  return {(mask & class_weights) != 0, (mask & sample_weights) != 0, (mask & normalizer) != 0,
+          (mask & smoothing) != 0 ? 0.1 : 0.0, (mask & soft) != 0};
 }
 
 // The largest |a - b| in steps of eps of the largest |b|: what reordered sums of one array may differ by.

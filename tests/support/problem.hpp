@@ -213,7 +213,10 @@ struct outputs : guarded_outputs<outputs<T>> {
   guarded<std::int64_t> counted, correct;
   guarded<T> feature, mean, log_variance, log_prior;
 
-  static constexpr unsigned result_mask = 0x7F, gradient_mask = 0xF;
+  // A bit for each array, in the order of the structs; those of gradients follow those of results.
+  static constexpr unsigned result_bits = 7, gradient_bits = 4, bits = result_bits + gradient_bits;
+  static constexpr unsigned result_mask = (1u << result_bits) - 1, gradient_mask = (1u << gradient_bits) - 1,
+                            mask = (1u << bits) - 1;
 
   explicit outputs(const problem<T>& p, std::size_t offset = 0)
       : outputs(p.shape, p.options.reduction, offset) {}
@@ -222,23 +225,23 @@ struct outputs : guarded_outputs<outputs<T>> {
   ~outputs();
 
   // The outputs whose bits are set, in the order of the fields; the others null.
-  lgm::loss_result<T> result(unsigned mask = result_mask) {
+  lgm::loss_result<T> result(unsigned asked = result_mask) {
     lgm::loss_result<T> r;
-    if (mask & 1u) r.total = total.data();
-    if (mask & 2u) r.classification = classification.data();
-    if (mask & 4u) r.likelihood = likelihood.data();
-    if (mask & 8u) r.row_state = row_state.data();
-    if (mask & 16u) r.log_evidence = log_evidence.data();
-    if (mask & 32u) r.counted = counted.data();
-    if (mask & 64u) r.correct = correct.data();
+    if (asked & 1u) r.total = total.data();
+    if (asked & 2u) r.classification = classification.data();
+    if (asked & 4u) r.likelihood = likelihood.data();
+    if (asked & 8u) r.row_state = row_state.data();
+    if (asked & 16u) r.log_evidence = log_evidence.data();
+    if (asked & 32u) r.counted = counted.data();
+    if (asked & 64u) r.correct = correct.data();
     return r;
   }
-  lgm::gradients<T, T> gradients(unsigned mask = gradient_mask) {
+  lgm::gradients<T, T> gradients(unsigned asked = gradient_mask) {
     lgm::gradients<T, T> g;
-    if (mask & 1u) g.feature = feature.data();
-    if (mask & 2u) g.mean = mean.data();
-    if (mask & 4u) g.log_variance = log_variance.data();
-    if (mask & 8u) g.log_prior = log_prior.data();
+    if (asked & 1u) g.feature = feature.data();
+    if (asked & 2u) g.mean = mean.data();
+    if (asked & 4u) g.log_variance = log_variance.data();
+    if (asked & 8u) g.log_prior = log_prior.data();
     return g;
   }
   // Applies f(name, buffer, buffer of `other`) to each result, then to each gradient.

@@ -67,7 +67,7 @@ struct device_plan {
 
  private:
   template <class T>
-  void cut(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
+  void set_tile(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
     // Tensor cores want rows of 16-bit operands to begin at multiples of 16 bytes.
     const std::int64_t vector = 16 / bytes_of<T>(form.format);
     operand_stride = is_narrow(form.format) ? ceil_divide(s.dims, vector) * vector : s.dims;
@@ -225,7 +225,7 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
   const std::int64_t limit = static_cast<std::int64_t>(smaller(limits.tile_bytes, std::size_t(1) << 60));
   const auto fits = [&](std::int64_t tile_rows, std::int64_t tile_classes) {
     device_plan q = p;
-    q.cut<T>(tile_rows, tile_classes, s);
+    q.set_tile<T>(tile_rows, tile_classes, s);
     return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
   };
   const std::int64_t most = smaller(s.samples, most_rows);
@@ -242,7 +242,7 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
   }
   // Tiles of even height rather than a small last one.
   if (s.samples > 0) rows = ceil_divide(s.samples, ceil_divide(s.samples, std::max<std::int64_t>(rows, 1)));
-  p.cut<T>(s.samples > 0 ? rows : 0, classes, s);
+  p.set_tile<T>(s.samples > 0 ? rows : 0, classes, s);
   p.whole_rows = p.classes >= s.classes;
   return p;
 }

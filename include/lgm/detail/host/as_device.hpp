@@ -44,10 +44,11 @@ class host_device {
                 T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb, T beta, T* c,
                 std::int64_t ldc) {
     if (external_gemm(plan_.gemm, false, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)) return;
-    const host_plan::cut cut = plan_.cut_product(m, n, k);
-    parallel_for<Threads>(plan_.parallel, plan_.threads, cut.tasks(), [&](std::int64_t task, int slot) {
-      const std::int64_t i = task / cut.column_tasks * cut.rows, j = task % cut.column_tasks * cut.columns;
-      const std::int64_t rows = smaller(cut.rows, m - i), columns = smaller(cut.columns, n - j);
+    const host_plan::partition parts = plan_.partition_product(m, n, k);
+    parallel_for<Threads>(plan_.parallel, plan_.threads, parts.tasks(), [&](std::int64_t task, int slot) {
+      const std::int64_t i = task / parts.column_tasks * parts.rows,
+                         j = task % parts.column_tasks * parts.columns;
+      const std::int64_t rows = smaller(parts.rows, m - i), columns = smaller(parts.columns, n - j);
       T* const out = c + i * ldc + j;
       for (std::int64_t r = 0; beta == T(0) && r < rows; ++r)
         std::fill_n(out + r * ldc, std::max<std::int64_t>(columns, 0), T(0));

@@ -42,22 +42,22 @@ struct host_plan {
   int threads_for(std::int64_t work) const { return work < 2 * grain ? 1 : threads; }
 
   // A product of [rows, columns] results, cut into tasks.
-  struct cut {
+  struct partition {
     std::int64_t rows, columns;  // of one task
     std::int64_t row_tasks, column_tasks;
     std::int64_t tasks() const { return row_tasks * column_tasks; }
   };
   // Two tasks for each thread, if that leaves each a grain of the multiply-adds. A task packs its rows of one operand and
   // its columns of the other: of the ways to cut, the one that packs least.
-  cut cut_product(std::int64_t height, std::int64_t width, std::int64_t inner) const {
+  partition partition_product(std::int64_t height, std::int64_t width, std::int64_t inner) const {
     const std::int64_t parts = parts_of(bounded_product(bounded_product(height, width), inner));
     const auto split = [](std::int64_t length, std::int64_t n, std::int64_t unit) {
       return std::max<std::int64_t>(smaller(length, (length + n * unit - 1) / (n * unit) * unit), 1);
     };
-    const auto packed = [&](const cut& c) { return c.column_tasks * height + c.row_tasks * width; };
-    cut best{height, width, 1, 1};
+    const auto packed = [&](const partition& c) { return c.column_tasks * height + c.row_tasks * width; };
+    partition best{height, width, 1, 1};
     for (std::int64_t n = 1; n <= parts; n *= 2) {
-      cut c{split(height, n, 8), split(width, parts / n, 16), 0, 0};
+      partition c{split(height, n, 8), split(width, parts / n, 16), 0, 0};
       c.row_tasks = (height + c.rows - 1) / c.rows;
       c.column_tasks = (width + c.columns - 1) / c.columns;
       if (c.tasks() > best.tasks() || (c.tasks() == best.tasks() && packed(c) < packed(best))) best = c;

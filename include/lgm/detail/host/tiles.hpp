@@ -173,12 +173,15 @@ class host_tiles {
       if (!diagonal() && external_gemm(plan.gemm, false, true, row_count, count, dims, T(1), centred(0),
                                        centred_stride(), operand, dims, T(0), tile + begin, tile_stride))
         return;
-      const host_plan::cut cut = diagonal() ? cut_blocks(count) : plan.cut_product(row_count, count, dims);
+      const host_plan::partition parts =
+          diagonal() ? partition_blocks(count) : plan.partition_product(row_count, count, dims);
       parallel_for<Threads>(
-          plan.parallel, plan.threads_for(row_count * count * dims), cut.tasks(),
+          plan.parallel, plan.threads_for(row_count * count * dims), parts.tasks(),
           [&](std::int64_t task, int slot) {
-            const std::int64_t i = task % cut.row_tasks * cut.rows, n = smaller(cut.rows, row_count - i);
-            const std::int64_t c = task / cut.row_tasks * cut.columns, m = smaller(cut.columns, count - c);
+            const std::int64_t i = task % parts.row_tasks * parts.rows,
+                               n = smaller(parts.rows, row_count - i);
+            const std::int64_t c = task / parts.row_tasks * parts.columns,
+                               m = smaller(parts.columns, count - c);
             T* out = tile_row(i) + begin + c;
             if (diagonal()) {
               direct_logits(n, m, dims, centred(i), dims, operand + 2 * c * dims, out, tile_stride);
@@ -244,13 +247,13 @@ class host_tiles {
                         T* whole, F finish_classes) {
     const std::int64_t dims = shape.dims;
     for_operands([&](std::int64_t begin, std::int64_t count) {
-      host_plan::cut cut{0, 0, 0, 0};  // of the features' product
+      host_plan::partition parts{0, 0, 0, 0};  // of the features' product
       if (out != nullptr) {
         operands_.prepare(operand_kind::gradient, first_class, begin, count);
-        cut = diagonal() ? cut_rows(count) : plan.cut_product(row_count, dims, count);
+        parts = diagonal() ? partition_rows(count) : plan.partition_product(row_count, dims, count);
       }
       const std::int64_t block = diagonal() ? plan.block : plan.class_block(count, row_count, dims);
-      std::int64_t feature_tasks = cut.tasks();
+      std::int64_t feature_tasks = parts.tasks();
       const std::int64_t class_tasks = parameters ? (count + block - 1) / block : 0;
       // The caller's products come from the calling thread alone.
       const bool hooked = !diagonal() && plan.gemm.template of<T>() != nullptr &&
@@ -263,8 +266,8 @@ class host_tiles {
         finish_classes(c, n, differences, squares);
       };
       const auto features_task = [&](std::int64_t task, int slot) {
-        const std::int64_t i = task % cut.row_tasks * cut.rows, n = smaller(cut.rows, row_count - i);
-        const std::int64_t j = task / cut.row_tasks * cut.columns, m = smaller(cut.columns, dims - j);
+        const std::int64_t i = task % parts.row_tasks * parts.rows, n = smaller(parts.rows, row_count - i);
+        const std::int64_t j = task / parts.row_tasks * parts.columns, m = smaller(parts.columns, dims - j);
         add_features(out + i * out_stride, out_stride, i, n, j, m, begin, count, slot);
       };
       if (hooked) {
@@ -311,18 +314,18 @@ class host_tiles {
   }
 
   // The direct loops of a diagonal covariance, cut into tasks.
-  host_plan::cut cut_rows(std::int64_t classes) const {
+  host_plan::partition partition_rows(std::int64_t classes) const {
     const std::int64_t least = plan.grain / std::max<std::int64_t>(classes * shape.dims, 1) + 1;
     const std::int64_t parts = 2 * std::int64_t(plan.threads), even = (row_count + parts - 1) / parts;
     const std::int64_t rows =
         smaller(row_count, (std::max<std::int64_t>({least, even, std::int64_t(16)}) + 7) / 8 * 8);
     return {rows, shape.dims, (row_count + rows - 1) / rows, 1};
   }
-  host_plan::cut cut_blocks(std::int64_t classes) const {
-    host_plan::cut cut = cut_rows(classes);
-    cut.columns = plan.block;
-    cut.column_tasks = (classes + plan.block - 1) / plan.block;
-    return cut;
+  host_plan::partition partition_blocks(std::int64_t classes) const {
+    host_plan::partition parts = partition_rows(classes);
+    parts.columns = plan.block;
+    parts.column_tasks = (classes + plan.block - 1) / plan.block;
+    return parts;
   }
 
   // The classes' part of eq:grad_feature for rows [i, i + n), dimensions [j, j + m) and classes [begin, begin + count)
