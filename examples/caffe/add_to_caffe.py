@@ -136,6 +136,8 @@ def copied(tree, include):
     for root, base in ((HERE / "overlay", HERE / "overlay"), (include / "lgm", include)):
         target = tree if base != include else tree / "include"
         for file in sorted(f for f in root.rglob("*") if f.is_file()):
+            if base == include and file.suffix not in (".hpp", ".cuh"):
+                continue
             path = target / file.relative_to(base)
             if path.is_file() and OURS not in path.read_text(encoding="utf-8").split("\n", 1)[0]:
                 raise NotCaffe(f"{path} exists and is not lgm's")
