@@ -26,15 +26,10 @@ namespace {
 namespace fs = std::filesystem;
 using lgm_test::contains;
 using lgm_test::error_of;
+using lgm_test::read_bytes;
 using lgm_test::temporary_directory;
+using lgm_test::write_bytes;
 using trainer::write_file;
-
-void write_plain(const fs::path& path, const std::string& content) {
-  std::ofstream file(path, std::ios::binary);
-  file << content;
-  file.close();
-  REQUIRE(file.good());
-}
 
 std::string gzipped(const std::string& content) {
   const temporary_directory directory;
@@ -43,13 +38,7 @@ std::string gzipped(const std::string& content) {
   REQUIRE(gzwrite(file, content.data(), static_cast<unsigned>(content.size())) ==
           static_cast<int>(content.size()));
   REQUIRE(gzclose(file) == Z_OK);
-  std::ifstream back(directory / "a", std::ios::binary);
-  return {std::istreambuf_iterator<char>(back), std::istreambuf_iterator<char>()};
-}
-
-std::string content_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  return read_bytes(directory / "a");
 }
 
 // All that an input_file gives, so many bytes at a time.
@@ -78,13 +67,13 @@ TEST_CASE("input: bytes are the same plain, gzipped, of several members, in step
   const std::string first = text.substr(0, 70001), second = text.substr(70001);
   for (const std::string& content : {text, gzipped(text), gzipped(first) + gzipped(second),
                                      gzipped(first) + gzipped("") + gzipped(second)}) {
-    write_plain(path, content);
+    write_bytes(path, content);
     for (const std::size_t step :
          {std::size_t{1}, std::size_t{511}, std::size_t{65536}, text.size(), text.size() + 1}) {
       CHECK((read_all(path, step) == text));
     }
   }
-  write_plain(path, text);
+  write_bytes(path, text);
   trainer::input_file file(path);
   CHECK(file.begin(3) == text.substr(0, 3));
   CHECK(file.begin(4000) == text.substr(0, 4000));
@@ -92,7 +81,7 @@ TEST_CASE("input: bytes are the same plain, gzipped, of several members, in step
   CHECK(file.read(reinterpret_cast<std::uint8_t*>(part.data()), part.size()) == part.size());
   CHECK((part == text.substr(0, 5000)));
   // Two bytes of gzip's magic number that are not its begin.
-  write_plain(path, "x\x1f\x8b");
+  write_bytes(path, "x\x1f\x8b");
   CHECK(read_all(path, 10) == "x\x1f\x8b");
 }
 
@@ -100,7 +89,7 @@ TEST_CASE("input: what follows gzip data is refused, and so is what is cut off")
   const temporary_directory directory;
   const fs::path path = directory / "a";
   const auto error = [&](const std::string& content) {
-    write_plain(path, content);
+    write_bytes(path, content);
     return error_of([&] { read_all(path, 1000); });
   };
   const std::string packed = gzipped(counting(3000));
@@ -119,7 +108,7 @@ TEST_CASE("input: what lies in the place of a file is named") {
   const temporary_directory directory;
   const fs::path path = directory / "a";
   const auto error = [&](const std::string& content) {
-    write_plain(path, content);
+    write_bytes(path, content);
     return error_of([&] { const trainer::input_file file(path); });
   };
   CHECK(contains(error(""), "a: is empty"));
@@ -145,17 +134,17 @@ TEST_CASE("output: a regular file is replaced whole and keeps its mode") {
   const temporary_directory directory;
   const fs::path path = directory / "a", old = directory / "old";
   write_file(path, "first");
-  CHECK(content_of(path) == "first");
+  CHECK(read_bytes(path) == "first");
   REQUIRE(chmod(path.c_str(), 0640) == 0);
   fs::create_hard_link(path, old);
   write_file(path, "second");
-  CHECK(content_of(path) == "second");
-  CHECK(content_of(old) == "first");
+  CHECK(read_bytes(path) == "second");
+  CHECK(read_bytes(old) == "first");
   CHECK(fs::status(path).permissions() == fs::perms(0640));
   // What a process that was killed left behind is in nobody's way.
-  write_plain(directory / "a.part", "half");
+  write_bytes(directory / "a.part", "half");
   write_file(path, "third");
-  CHECK(content_of(path) == "third");
+  CHECK(read_bytes(path) == "third");
   CHECK(!fs::exists(directory / "a.part"));
 }
 
@@ -170,7 +159,7 @@ TEST_CASE("output: a symbolic link stays, and its target is written") {
     write_file(path, path.string());
     CHECK(fs::is_symlink(link));
     CHECK(fs::is_symlink(links));
-    CHECK(content_of(target) == path.string());
+    CHECK(read_bytes(target) == path.string());
     CHECK(fs::is_regular_file(fs::symlink_status(target)));
   }
   const fs::path circle = directory / "circle";
@@ -187,7 +176,7 @@ TEST_CASE("output: pipes and devices are written into") {
   const std::string text = counting(300000);
   for (const fs::path& path : {pipe, link}) {
     std::string seen;
-    std::thread reader([&] { seen = content_of(path); });
+    std::thread reader([&] { seen = read_bytes(path); });
     write_file(path, text);
     reader.join();
     CHECK((seen == text));
@@ -206,13 +195,13 @@ TEST_CASE("output: pipes and devices are written into") {
 TEST_CASE("output: a file without a name any more is written into") {
   const temporary_directory directory;
   const fs::path path = directory / "a";
-  write_plain(path, "old content");
+  write_bytes(path, "old content");
   const trainer::descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   REQUIRE(file.number() >= 0);
   fs::remove(path);
   const fs::path name = "/proc/self/fd/" + std::to_string(file.number());
   write_file(name, "new");
-  CHECK(content_of(name) == "new");
+  CHECK(read_bytes(name) == "new");
   CHECK(fs::is_empty(directory.path()));
 }
 
@@ -221,8 +210,8 @@ TEST_CASE("output: a picture goes where its name leads") {
   fs::create_symlink("elsewhere.png", directory / "dot.png");
   trainer::draw_picture(directory.path(), "dot", 200, 100, "plot 0\n");
   CHECK(fs::is_symlink(directory / "dot.png"));
-  CHECK(content_of(directory / "elsewhere.png").substr(1, 3) == "PNG");
-  CHECK(contains(content_of(directory / "dot.gnuplot"), "set output 'dot.png'"));
+  CHECK(read_bytes(directory / "elsewhere.png").substr(1, 3) == "PNG");
+  CHECK(contains(read_bytes(directory / "dot.gnuplot"), "set output 'dot.png'"));
   int files = 0;
   for (const auto& each : fs::directory_iterator(directory.path())) files += each.exists() ? 1 : 0;
   CHECK(files == 3);

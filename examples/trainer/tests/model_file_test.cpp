@@ -47,20 +47,10 @@ namespace {
 namespace fs = std::filesystem;
 using lgm_test::contains;
 using lgm_test::error_of;
+using lgm_test::read_bytes;
 using lgm_test::temporary_directory;
+using lgm_test::write_bytes;
 using trainer::model_file;
-
-void write_bytes(const fs::path& path, const std::string& bytes) {
-  std::ofstream file(path, std::ios::binary);
-  file << bytes;
-  file.close();
-  REQUIRE(file.good());
-}
-
-std::string read_bytes(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
 
 // A file's bytes from its header and data.
 std::string file_of(const std::string& header, const std::string& data = "") {
