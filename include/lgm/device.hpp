@@ -62,10 +62,6 @@ device_limits limits_of(const Context& ctx, const shape& s) {
   return {ctx.tile_bytes > scratch ? ctx.tile_bytes - scratch : 0, ctx.precision};
 }
 
-template <class F>
-number_array<parameter_t<F>> array_of(const F* features) {
-  return {features, feature_type<F>::format};
-}
 // f(device, limits, rest of the workspace): the products' scratch comes first.
 template <class Context, class F>
 status on_device(const Context& ctx, const shape& s, const workspace& w, F f) {

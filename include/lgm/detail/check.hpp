@@ -26,6 +26,11 @@ LGM_HD inline std::int64_t local_class(const shape& s, std::int64_t label) {
   return label >= s.class_begin && label < s.class_begin + s.classes ? label - s.class_begin : -1;
 }
 
+// Whether a label is neither a class of the whole mixture nor the one that is ignored.
+LGM_HD inline bool is_out_of_range(const shape& s, std::int64_t ignore_label, std::int64_t label) {
+  return label != ignore_label && (label < 0 || label >= total_classes(s));
+}
+
 LGM_HD inline std::int64_t stride_or(std::int64_t stride, std::int64_t packed) {
   return stride == 0 ? packed : stride;
 }

@@ -58,6 +58,7 @@ struct loss_requests {
   bool gap = false;         // row_evidence::gap
   bool likelihood = false;  // that of soft targets
   bool gather = false;      // a row's evidence is summed over its logits
+  bool logits = false;      // weights are made of logits: not of the caller's gradient, but for the distances
   bool visit = false;       // any of it: the samples are looked at
 };
 
@@ -96,6 +97,7 @@ struct loss_call {
     r.reads_state = reads_state;
     r.report = report;
     r.differentiate = gradient.feature != nullptr || wants_parameters();
+    r.logits = !is_grad_logits() || wants_distances();
     if (is_grad_logits()) {
       r.visit = r.differentiate;
       return;
@@ -128,7 +130,7 @@ struct loss_call {
   }
   // A device cannot look at labels before the call returns: one that is no class costs its own sample alone.
   LGM_HD bool is_bad(std::int64_t label) const {
-    return !is_soft() && label != options.ignore_label && (label < 0 || label >= total_classes(shape));
+    return !is_soft() && is_out_of_range(shape, options.ignore_label, label);
   }
   LGM_HD bool is_class(std::int64_t label) const {
     return !is_soft() && label != options.ignore_label && !is_bad(label);
@@ -192,7 +194,7 @@ loss_call<parameter_t<F>, Kind> call_of(const shape& s, const mixture<parameter_
   call.shape = s;
   call.mixture = m;
   call.options = o;
-  call.features = {features, feature_type<F>::format};
+  call.features = array_of(features);
   (set_targets(call, targets), ...);
   return call;
 }

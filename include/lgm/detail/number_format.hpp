@@ -148,4 +148,9 @@ struct feature_type<double> {
 template <class F>
 using parameter_t = typename feature_type<std::remove_cv_t<F>>::parameter;
 
+template <class F>
+number_array<parameter_t<F>> array_of(const F* features) {
+  return {features, feature_type<F>::format};
+}
+
 }  // namespace lgm::detail

@@ -12,8 +12,8 @@
 #include <lgm/row.hpp>
 #include <lgm/types.hpp>
 
-// What score does with one sample, on every driver: score_row for each range of its classes, then write_scores. Tile and Range
-// are those of loss_row.hpp.
+// What score does with one sample, on every driver: prepare_plain_row, score_row for each range of its classes, then
+// write_scores. Tile and Range are those of loss_row.hpp.
 
 namespace lgm::detail {
 
@@ -52,6 +52,18 @@ LGM_HD T log_sum_of_priors(const Group& any, const shape& s, const mixture<T>& m
   sum.sum = group.reduce(
       s.classes, T(0), [&](std::int64_t k) { return std::exp(p[k] - anchor); }, plus{});
   return sum.value();
+}
+
+// The record of row i of a call that scores (omit_shared), or writes logits, before any of its logits.
+template <class Group, class T, class Kind, class Tile>
+LGM_HD void prepare_plain_row(const Group& group, const loss_call<T, Kind>& call, const Tile& tile,
+                              std::int64_t i, bool omit_shared, row_record<T>& r) {
+  const std::int64_t z = call.label(tile.first_row + i);
+  r = {};
+  tile.prepare_sample(group, i, true, call.is_class(z) ? local_class(call.shape, z) : -1, r);
+  if (!omit_shared) return;
+  r.frame = r.frame.bounded();
+  r.frame.omit_shared();
 }
 
 // Adds a range of row i, of products, to what its record says of the nearest class and of its evidence.

@@ -18,9 +18,9 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// Losses and gradients on a device, detail/host/loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel, the
-// product, visit_kernel (or gather_kernel, evidence_kernel and visit_kernel, where a tile has not all classes), two products more, and what
-// remains for each class.
+// Losses and gradients on a device, detail/host/loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel,
+// the product, visit_kernel (or gather_kernel, evidence_kernel and visit_kernel, where a tile has not all classes), two products
+// more, and what remains for each class.
 
 namespace lgm::detail {
 
@@ -323,8 +323,7 @@ class device_loss {
         }
         launch_rows(device_, s.dims, t_.row_count, evidence_kernel<T>{t_, requested.gather});
       }
-      if (requested.differentiate)
-        make_gradients(one_visit, finished, !call.is_grad_logits() || call.wants_distances());
+      if (requested.differentiate) make_gradients(one_visit, finished, requested.logits);
       if (requested.report)
         device_.template launch<256>(256, 1, losses_kernel<T>{t_, t_.first_row + t_.row_count == s.samples});
     });

@@ -21,7 +21,9 @@ struct prepare_plain_kernel {
   bool omit_shared;
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t i) const {
-    t.prepare_plain(group, i, omit_shared);
+    row_record<T> r;
+    prepare_plain_row(group, t.call, t, i, omit_shared, r);
+    t.store_record(group, i, r);
   }
 };
 

@@ -209,18 +209,6 @@ struct device_tile {
         target_of(group, s.dims, features(i), parameters_of(target), log_prior(target), b.state->alpha),
         fault);
   }
-  // Row i of a call that scores (omit_shared), or writes logits.
-  template <class Group>
-  LGM_HD void prepare_plain(const Group& group, std::int64_t i, bool omit_shared) const {
-    const std::int64_t z = call.label(first_row + i);
-    row_record<T> r;
-    prepare_sample(group, i, true, call.is_class(z) ? local_class(call.shape, z) : -1, r);
-    if (omit_shared) {
-      r.frame = r.frame.bounded();
-      r.frame.omit_shared();
-    }
-    store_record(group, i, r);
-  }
 
   // Puts the weights of row i, rounded before, where the products take them from.
   template <class Group, class Row>

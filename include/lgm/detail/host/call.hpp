@@ -48,11 +48,8 @@ status check_workspace(const detail::host_plan& plan, const shape& s, const work
 template <class T>
 status check_labels(const shape& s, const loss_options<T>& o, const detail::label_view& labels) {
   if (labels.is_null()) return s.samples > 0 ? status::null_pointer : status::success;
-  const std::int64_t total = detail::total_classes(s);
-  for (std::int64_t i = 0; i < s.samples; ++i) {
-    const std::int64_t label = labels[i];
-    if ((label < 0 || label >= total) && label != o.ignore_label) return status::label_out_of_range;
-  }
+  for (std::int64_t i = 0; i < s.samples; ++i)
+    if (detail::is_out_of_range(s, o.ignore_label, labels[i])) return status::label_out_of_range;
   return status::success;
 }
 

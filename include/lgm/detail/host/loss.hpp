@@ -109,8 +109,7 @@ class host_loss {
     if (out != nullptr && s.classes == 0)
       for (std::int64_t i = 0; i < t_.row_count; ++i)
         std::fill(out + i * stride, out + i * stride + s.dims, T(0));
-    // Weights made of the caller's gradient of the logits need no logits but for the distances.
-    const bool needs_logits = !call_.is_grad_logits() || call_.wants_distances();
+    const bool needs_logits = call_.requested.logits;
     t_.for_class_tiles([&] {
       if (needs_logits)
         t_.make_products();

@@ -32,9 +32,7 @@ class host_score {
     t_.begin(begin_state(call_, {0, 0}, T(0), T(0), T(0)));
     t_.for_row_tiles(s.samples, true, false, [&] {
       t_.for_rows([&](std::int64_t i, std::int64_t) {
-        const std::int64_t z = call_.label(t_.first_row + i);
-        b_.record[i] = {};
-        t_.prepare_sample(group_type{}, i, true, call_.is_class(z) ? local_class(s, z) : -1, b_.record[i]);
+        prepare_plain_row(group_type{}, call_, t_, i, false, b_.record[i]);
       });
       t_.for_class_tiles([&] {
         t_.tile = out + t_.first_row * stride + t_.first_class;
@@ -64,13 +62,8 @@ class host_score {
       write_scores(group, scores, s, call_.mixture, t_, i, b_.record[i]);
     };
     t_.for_row_tiles(scores.gather || scores.nearest ? s.samples : 0, true, false, [&] {
-      t_.for_rows([&](std::int64_t i, std::int64_t) {
-        row_record<T>& r = b_.record[i];
-        r = {};
-        t_.prepare_sample(group, i, true, -1, r);
-        r.frame = r.frame.bounded();
-        r.frame.omit_shared();
-      });
+      t_.for_rows(
+          [&](std::int64_t i, std::int64_t) { prepare_plain_row(group, call_, t_, i, true, b_.record[i]); });
       t_.for_class_tiles([&] {
         t_.make_products();
         t_.for_rows([&](std::int64_t i, std::int64_t part) {
