@@ -245,7 +245,7 @@ test_all() {
   # A process group for each, so that an interrupt ends all that a chain has started.
   set -m
   trap 'for chain in $(jobs -p); do kill -- "-$chain"; done 2>/dev/null; exit 130' INT TERM
-  for chain in asan gcc examples tidy cuda fuzz processors tsan eigen5 regress; do
+  for chain in asan examples gcc cuda tidy eigen5 fuzz tsan processors regress; do
     while (($(jobs -rp | wc -l) >= lanes)); do wait -n || true; done
     "chain_$chain" &
   done

@@ -428,12 +428,14 @@ struct large_problem {
     double classification, likelihood;
     std::vector<double> feature;
   };
+  // Plain pointers: the elements are many, and the compiler is not asked for speed here.
   row evaluate(std::size_t i) const {
     const std::size_t classes = size_of(shape.classes), dims = size_of(shape.dims), z = size_of(labels[i]);
     const std::size_t per_class = log_variance.size() / classes;
     const double alpha = static_cast<double>(options.alpha), lambda = static_cast<double>(options.lambda);
     std::vector<double> logit(classes), precision(dims, 1.0);
     row r{0, 0, std::vector<double>(dims, 0)};
+    const float* const x = features.data() + i * dims;
     const auto variances_of = [&](std::size_t k) {
       double half_log_det = 0;
       for (std::size_t j = 0; j < dims && per_class > 0; ++j) {
@@ -443,14 +445,16 @@ struct large_problem {
       }
       return half_log_det;
     };
-    const auto difference = [&](std::size_t k, std::size_t j) {
-      return static_cast<double>(features[i * dims + j]) - static_cast<double>(mean[k * dims + j]);
-    };
     double largest = -std::numeric_limits<double>::infinity();
     for (std::size_t k = 0; k < classes; ++k) {
       const double half_log_det = variances_of(k);
+      const float* const mu = mean.data() + k * dims;
+      const double* const p = precision.data();
       double d = 0;
-      for (std::size_t j = 0; j < dims; ++j) d += difference(k, j) * difference(k, j) * precision[j] / 2;
+      for (std::size_t j = 0; j < dims; ++j) {
+        const double difference = static_cast<double>(x[j]) - static_cast<double>(mu[j]);
+        d += difference * difference * p[j] / 2;
+      }
       logit[k] = -half_log_det - (k == z ? 1 + alpha : 1) * d;
       if (k == z) r.likelihood = d + half_log_det;
       largest = std::max(largest, logit[k]);
@@ -463,7 +467,9 @@ struct large_problem {
       const double w = k == z ? (1 - p) * (1 + alpha) + lambda : -p;
       if (std::fabs(w) < 1e-15) continue;
       variances_of(k);
-      for (std::size_t j = 0; j < dims; ++j) r.feature[j] += w * precision[j] * difference(k, j);
+      for (std::size_t j = 0; j < dims; ++j)
+        r.feature[j] +=
+            w * precision[j] * (static_cast<double>(x[j]) - static_cast<double>(mean[k * dims + j]));
     }
     return r;
   }

@@ -38,8 +38,10 @@ lgm::shape split_shape(lgm::covariance covariance) { return strided_shape({3, 70
 }  // namespace
 
 TEST_CASE_TEMPLATE("losses and gradients of rows in parts are right", T, float, double) {
+  std::size_t n = 0;
   for (const auto covariance : covariances)
     for (const bool soft : {false, true}) {
+      if (n++ % every(3) != 0) continue;
       CAPTURE(name_of(covariance));
       CAPTURE(soft);
       auto p = make_problem<T>(91, split_shape(covariance), margin_options<T>(lgm::reduction::mean));

@@ -41,6 +41,8 @@ elif optimised is None:
     optimised = "-march=native"
 # OpenMP's threads are those of ATen.
 flags = ["-O3", "-DNDEBUG", *shlex.split(optimised), "-fopenmp", "-fvisibility=hidden"]
+# Without debug information, which Python's own flags ask for: a third of the time, and 24 of 25 MB.
+flags += ["-g0"]
 # Without others' warnings: -isystem, and what g++ 12 says of its own AVX-512 header.
 flags += ["-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 flags += [f"-isystem{path}" for path in (eigen, *include_paths("cuda" if cuda == "1" else "cpu"))]

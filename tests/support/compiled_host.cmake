@@ -5,11 +5,12 @@
 if(TARGET lgm_compiled_host)
   return()
 endif()
-add_library(lgm_compiled_host STATIC ${CMAKE_CURRENT_LIST_DIR}/instantiated_host.cpp)
+add_library(lgm_compiled_host STATIC ${CMAKE_CURRENT_LIST_DIR}/instantiated_host.cpp
+                                     ${CMAKE_CURRENT_LIST_DIR}/instantiated_moments.cpp)
 target_link_libraries(lgm_compiled_host PUBLIC lgm::lgm)
 target_include_directories(lgm_compiled_host PUBLIC ${PROJECT_SOURCE_DIR}/tests)
 
 function(lgm_use_compiled_host target)
   target_link_libraries(${target} PRIVATE lgm_compiled_host)
-  target_compile_options(${target} PRIVATE -include ${PROJECT_SOURCE_DIR}/tests/support/instantiated_host.hpp)
+  target_precompile_headers(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests/support/instantiated_host.hpp)
 endfunction()
