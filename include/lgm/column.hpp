@@ -47,8 +47,8 @@ struct class_sums {
   T probability = 0;      // sum_i g_ik
 };
 
-// What sum_i w_ik (x_i - mu_k) has besides the product sum_i w_ik x'_i, x' = x - offset, which then adds to it: out
-// [dims] = -weight (mu_k - offset). weight is sum_i w_ik, from the weights as rounded.
+// The part of sum_i w_ik (x_i - mu_k) that is no product: out [dims] = -weight (mu_k - offset). The product sum_i w_ik x'_i,
+// x' = x - offset, is added to it later. weight is sum_i w_ik, from the weights as rounded.
 template <class Group, class T>
 LGM_HD void begin_class_sum(const Group& group, std::int64_t dims, const T* mean, const T* offset, T weight,
                             T* out) {
@@ -59,9 +59,9 @@ LGM_HD void begin_class_sum(const Group& group, std::int64_t dims, const T* mean
   });
 }
 
-// Adds one sample of the class to its sums: the target's term, which is left out of the products because it
-// is by far the largest and would drown the others' when it cancels. residual is -g_z, and all three factors
-// carry the sample's upstream gradient.
+// Adds one sample of the class to its sums: the target's term. The products leave it out, because it is by far the largest, and
+// the others would be lost to its rounding where it cancels. residual is -g_z. All three factors are multiplied by the sample's
+// upstream gradient.
 template <class Group, class Features, class T>
 LGM_HD void add_target(const Group& group, std::int64_t dims, const Features& features, const T* mean,
                        T weight, T variance_weight, T residual, T distance, class_sums<T>& sums) {

@@ -23,15 +23,16 @@
 // parameters and results, is double with double features, else float; G, that of the features' gradient, is F or T; L, of the
 // labels, is any integer, which is compared as a std::int64_t. The context's precision says how products are made.
 //
-// All of them: matrices are row-major; pointers lead to the device's memory, at any alignment, and the memory is the
-// caller's; a call enqueues work on the context's stream and returns; nothing is allocated, synchronised, thrown or
-// printed; inputs are never written; null outputs are not computed; the same arguments on the same device give the
-// same bits. A call that returns anything but status::success because of its arguments has enqueued nothing. Features, labels
-// and results must not overlap.
+// What holds for all of them:
+// - Matrices are row-major. Pointers lead to the device's memory, at any alignment; it belongs to the caller.
+// - A call enqueues work on the context's stream and returns. Nothing is allocated, synchronised, thrown or printed.
+// - Inputs are never written. Null outputs are not computed. Features, labels and results must not overlap.
+// - A call that refuses its arguments has enqueued nothing.
+// - The same arguments on the same device give the same bits.
 //
-// What only the device can see is judged there, after the call has returned: a sample whose label is outside
-// [0, total_classes) and not ignore_label has losses that are not a number, gradients of zero, and is not counted; with a
-// bad value behind alpha_at all losses are not a number, and all gradients zero.
+// Labels and alpha_at are in the device's memory, and are checked there, after the call has returned. A sample whose label is
+// outside [0, total_classes), and is not ignore_label, has losses of NaN and gradients of zero, and is not counted. An invalid
+// value behind alpha_at makes all losses NaN and all gradients zero.
 
 namespace lgm {
 
@@ -201,8 +202,8 @@ status finish_forward(const Context& ctx, const shape& s, const mixture<detail::
   return detail::call_loss(ctx, call, detail::loss_function::finish_forward, w);
 }
 
-// Row states of disjoint sets of classes become that of all: see lgm/host.hpp.
-//   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
+// Merges the row states of two disjoint sets of classes: see lgm/host.hpp.
+//   from, into  [samples, 2]; `into` becomes the row state of both sets
 template <class T, class Context, class = detail::if_device<Context>>
 status merge_row_state(const Context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
   static_assert(detail::is_device_scalar<T>, "row states are float or double");
@@ -256,7 +257,7 @@ status logits_backward(const Context& ctx, const shape& s, const mixture<detail:
                          upstream, gradient, w);
 }
 
-// What the mixture says of each sample, without margin and without labels; see score_result.
+// The scores of each sample, without margin and without labels; see score_result.
 template <class F, class Context, class = detail::if_device<Context>>
 status score(const Context& ctx, const shape& s, const mixture<detail::parameter_t<F>>& m, const F* features,
              const score_result<detail::parameter_t<F>>& result, workspace w) {
@@ -335,8 +336,8 @@ status estimate(const Context& ctx, const shape& s, const class_moments<A>& mome
   return detail::device_estimate(device, s, moments, options, p);
 }
 
-// Bytes of workspace that estimate_whitening needs with moments of A, for what workspace_size does not cover. 0 for a shape that
-// it would refuse. Asks no device.
+// Bytes of workspace that estimate_whitening needs with moments of A, for what workspace_size does not cover. 0 for a shape
+// that it would refuse. Asks no device.
 template <class A, class Context, class = detail::if_device<Context>>
 std::size_t whitening_workspace_size(const Context& ctx, const shape& s) {
   static_assert(detail::is_device_scalar<A>, "moments are float or double");
@@ -348,8 +349,8 @@ std::size_t whitening_workspace_size(const Context& ctx, const shape& s) {
 }
 
 // The covariance that all classes share, each about its own mean, as a map that takes it out; see whitening and
-// whitening_options. Computed in A. Only the device can see whether a covariance is singular to within A's rounding, or not
-// finite: then the matrix and log_abs_det are not numbers.
+// whitening_options. Computed in A. A covariance that is singular to within A's rounding, or not finite, makes the
+// matrix and log_abs_det NaN: the status does not tell, since the device computes after the call has returned.
 template <class A, class T, class Context, class = detail::if_device<Context>>
 status estimate_whitening(const Context& ctx, const shape& s, const class_moments<A>& moments,
                           const whitening_options<detail::named_t<T>>& options, const whitening<T>& out,

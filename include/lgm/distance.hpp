@@ -9,8 +9,8 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// Of one sample and one class: the distance between them (eq:distance), the class's determinant (eq:log_det), and what of the
-// distance a sample's logits leave out. Each function is run by one group.
+// One sample and one class: the distance between them (eq:distance), the class's determinant (eq:log_det), and the part of the
+// distance that a sample's logits leave out. Each function is run by one group.
 
 namespace lgm {
 
@@ -65,7 +65,7 @@ LGM_HD auto squared_norm(const Group& group, std::int64_t dims, const Values& va
       dims, T(0), [&](auto j) { return load(values, j) * load(values, j); }, plus{});
 }
 
-// 0, or not a number where a feature is not finite.
+// 0, or NaN where a feature is not finite.
 template <class Group, class Features>
 LGM_HD auto not_finite(const Group& group, std::int64_t dims, const Features& features) {
   using T = std::decay_t<decltype(load(features, std::int64_t(0)))>;
@@ -97,8 +97,8 @@ LGM_HD T centre_row(const Group& group, std::int64_t dims, const Features& featu
 }
 
 // d_k - H (eq:distance less what all classes share, see row_frame), from x' = x - origin and mu' = mu_k - origin themselves:
-// (scale_k - base) |x'|^2 / 2 - scale_k mu' (x' - mu' / 2). Where |x'| exceeds |mu'|, d_k has rounded off what tells the
-// classes apart, and this has not.
+// (scale_k - base) |x'|^2 / 2 - scale_k mu' (x' - mu' / 2). Where |x'| exceeds |mu'|, rounding d_k would lose
+// what tells the classes apart; this form keeps it.
 //   origin      [dims]; null: 0
 //   half_norm   |x'|^2 / 2
 //   base_scale  class_constants::base_scale; the covariance is not diagonal
@@ -129,22 +129,22 @@ LGM_HD T distance_beyond(const Group& group, std::int64_t dims, const Features& 
   return bounded(bounded(detail::product_or_zero(scale - base_scale, half_norm)) - bounded(scale * product));
 }
 
-// What the logits of a sample leave out. H = base_scale |x'|^2 / 2 is common to the d_k of all classes (all of |x'|^2 / 2
-// under identity), and says nothing of which class it is; far from all of them it is nearly all of d_k, and a float has no
-// digits left for the rest. So a row's logits are held as l_k + omitted, where omitted is H for a sample that is far, and
-// 0 for one that lies so near a class that its own d_k is the smaller number.
+// What the logits of a sample leave out. H = base_scale |x'|^2 / 2 is a part of the distance to every class; under identity it
+// is |x'|^2 / 2. It does not tell the classes apart, but far from all of them it is nearly all of d_k, and leaves a float no
+// digits for the rest. So a row's logits are held as l_k + omitted. For a far sample omitted is H. It is 0 for a sample that
+// lies so near a class that its d_k is smaller than H.
 template <class T>
 struct row_frame {
   T half_norm = 0;  // |x'|^2 / 2 of the centred features; 0 with direct products
   T omitted = 0;    // H or 0
-  T pending = 0;    // what is yet to be taken off the row's products, 0 or H
+  T pending = 0;    // what is not yet subtracted from the row's products: 0 or H
 
   row_frame() = default;
   LGM_HD row_frame(T half, T base_scale) : half_norm(half), pending(base_scale * half) {}
 
   // H.
   LGM_HD T shared() const { return omitted + pending; }
-  // What is left of the other is 0, or not a number where H is none.
+  // The other of the two becomes 0; where H is not finite, NaN.
   LGM_HD void omit_shared() {
     omitted = shared();
     pending *= T(0);
@@ -153,9 +153,9 @@ struct row_frame {
     pending = shared();
     omitted *= T(0);
   }
-  // distance: to the class that decides, d_k.
+  // distance: d_k of the class that decides.
   LGM_HD void omit_unless_near(T distance) { distance < T(0.5) * shared() ? omit_nothing() : omit_shared(); }
-  // Squares that overflow are as far as can be, so that no infinities meet.
+  // Squares that overflow become the largest number, so that no infinity is subtracted from another.
   LGM_HD row_frame bounded() const {
     row_frame f;
     f.half_norm = detail::bounded_above(half_norm, -numeric<T>::lowest);
@@ -165,7 +165,7 @@ struct row_frame {
   LGM_HD bool overflows() const {
     return half_norm == -numeric<T>::lowest || shared() == -numeric<T>::lowest;
   }
-  // A logit, or a logarithm of a sum of them, without what was left out.
+  // A logit, or the logarithm of a sum of their exponentials, with what was left out put back.
   LGM_HD T complete(T value) const { return overflows() ? -numeric<T>::infinity : value - omitted; }
 };
 

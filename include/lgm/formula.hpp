@@ -21,13 +21,12 @@ struct numeric {
   static constexpr T lowest = std::numeric_limits<T>::lowest();
   static constexpr T not_a_number = std::numeric_limits<T>::quiet_NaN();
   static constexpr T half_log_two_pi = static_cast<T>(0.918938533204672741780329736405617640L);
-  // A class whose variance_weight of the evidence is below exp(negligible) has weight zero. Far below rounding, and far
-  // enough from the smallest normal number that scaled weights are never subnormal, which matrix products are
-  // slow on.
+  // A class whose share of the evidence is below exp(negligible) has weight zero. That is far below rounding, and so far above
+  // the smallest normal number that scaled weights are never subnormal: matrix products are slow on those.
   static constexpr T negligible = sizeof(T) == 4 ? static_cast<T>(-80) : static_cast<T>(-650);
-  // Numbers multiplied by this have squares that do not overflow, nor a long sum of them.
+  // Multiplied by this, any number has a square that does not overflow, and neither does a long sum of such squares.
   static constexpr T shrinking = sizeof(T) == 4 ? static_cast<T>(0x1p-80) : static_cast<T>(0x1p-600);
-  // Below this exp is no normal number any more: it takes ten times as long, and means nothing here.
+  // Below this exp is subnormal: it takes ten times as long, and contributes nothing.
   static constexpr T vanishing = sizeof(T) == 4 ? static_cast<T>(-87) : static_cast<T>(-708);
 };
 
@@ -77,7 +76,7 @@ struct log_sum {
   T max = -numeric<T>::infinity;
   T sum = 0;
 
-  // The value that logits are taken relative to; finite also for the empty set, so that no infinities meet.
+  // The value that logits are taken relative to. Finite for the empty set too, so that no infinity is subtracted from another.
   LGM_HD T anchor() const { return max == -numeric<T>::infinity ? T(0) : max; }
   LGM_HD T value() const { return max + std::log(sum); }
 
@@ -87,14 +86,14 @@ struct log_sum {
       *this = other;
       return;
     }
-    // Not std::max: a sum that is not a number has to stay one whichever side it comes from.
+    // Not std::max: a NaN has to stay, whichever side it comes from.
     const T top = other.max > max ? other.max : max;
     sum = sum * std::exp(max - top) + other.sum * std::exp(other.max - top);
     max = top;
   }
 };
 
-// The logarithm of a sum of exp l, as the largest l and the rest, which is less than the other's rounding where that is large.
+// The logarithm of a sum of exp l in two parts: the largest l, and the rest, which would be lost to rounding in one number.
 template <class T>
 struct log_parts {
   T max = -numeric<T>::infinity;
@@ -125,15 +124,15 @@ LGM_HD void merge_state(const T* from, T* into) {
   into[1] = merged_log_sum(into[1], from[1]);
 }
 
-// eq:rest. others is of l_k over k != z. A target whose logit is -infinity, whether its distance overflows or its prior is
-// zero, is missed for certain.
+// eq:rest. others: of l_k over k != z. A logit of -infinity at the target (its distance overflows, or its prior is zero) gives
+// R = infinity: the other classes have all the probability.
 template <class T>
 LGM_HD T rest(const log_parts<T>& others, T target) {
   if (target == -numeric<T>::infinity) return numeric<T>::infinity;
   return others.is_empty() ? others.value() : (others.max - target) + others.log;
 }
 
-// What follows from R, with full relative accuracy for small losses as well as large ones.
+// Loss and residual from R, with full relative accuracy for small losses as well as large ones.
 template <class T>
 struct rest_terms {
   T rest;
@@ -147,7 +146,7 @@ struct rest_terms {
 
   // eq:classification, log(1 + e^R).
   LGM_HD T classification_loss() const { return rest > T(0) ? rest + correction : correction; }
-  // eq:weight, -g_z = sigmoid(R): the probability that the target's class is not the one.
+  // eq:weight, -g_z = sigmoid(R): the probability of all classes but the target's.
   LGM_HD T target_residual() const { return (rest > T(0) ? T(1) : tail) / (T(1) + tail); }
 };
 
@@ -165,7 +164,7 @@ LGM_HD T likelihood_loss(T distance, T half_log_det) {
 // eq:loss.
 template <class T>
 LGM_HD T total_loss(T classification, T lambda, T likelihood) {
-  // Without a weight the likelihood may overflow unseen.
+  // With lambda = 0 a likelihood that overflows does not matter.
   return lambda == T(0) ? classification : classification + lambda * likelihood;
 }
 
@@ -174,7 +173,7 @@ LGM_HD T target_residual(T rest) {
   return rest_terms<T>(rest).target_residual();
 }
 
-// eq:weight, w_z. lambda times the weight of the sample's likelihood, where it has one.
+// eq:weight, w_z. lambda: times the weight of the sample's likelihood.
 template <class T>
 LGM_HD T target_weight(T target_residual, T alpha, T lambda) {
   return target_residual * margin(alpha, true) + lambda;
@@ -200,13 +199,13 @@ struct label_coefficients {
     others = smoothing * (class_weight_sum - class_weight);
   }
   LGM_HD T total() const { return target + others; }
-  // -g_z, from the probability that the target's class is not the one.
+  // -g_z, from the probability of all classes but the target's.
   LGM_HD T residual(T target_residual) const { return total() * target_residual - others; }
 };
 
-// log sum over all classes of exp l_k, kept as a large and a small part so that l_k - log_evidence loses nothing where it is
-// near zero, nor where logits are so large that the small part is less than their rounding: the larger of the target's logit
-// and the others' largest, and the rest.
+// log sum exp l_k over all classes, in two parts: anchor, the larger of the target's logit and the others' largest, and the
+// rest. In one number the rest would be rounded away where logits are large, and l_k - log_evidence would be wrong where it is
+// near zero.
 template <class T>
 struct log_evidence {
   T anchor = -numeric<T>::infinity;
@@ -215,13 +214,14 @@ struct log_evidence {
   log_evidence() = default;
   LGM_HD log_evidence(T target, const log_parts<T>& others)
       : log_evidence(target, others, rest_terms<T>(rest(others, target))) {}
-  // terms: of others and target.
+  // terms: those of rest(others, target).
   LGM_HD log_evidence(T target, const log_parts<T>& others, const rest_terms<T>& terms)
       : anchor(terms.rest > T(0) ? others.max : target),
         correction(terms.rest > T(0) && !others.is_empty() ? others.log + terms.correction
                                                            : terms.correction) {}
   LGM_HD T value() const { return anchor + correction; }
-  // The value that logits are taken relative to; finite also where all of them are -infinity, so that no infinities meet.
+  // The value that logits are taken relative to. Finite where all of them are -infinity too, so that no infinity is subtracted
+  // from another.
   LGM_HD T finite_anchor() const { return anchor == -numeric<T>::infinity ? T(0) : anchor; }
 };
 

@@ -20,20 +20,19 @@
 //   find(row, value)             the lowest index that holds value, n where none does
 //   row.store(out)               writes the row to memory: to where it was taken from, or clear of it
 //
-// What an algorithm may rely on, and what it has to keep to:
-// - Every lane runs the whole algorithm. Its variables, and the objects that it gets by reference, are the
-//   lane's own; only what pointers lead to is shared. So all lanes make the same calls with the same sizes:
-//   they branch on arguments and on what reduce and find return, which are the same in all, and on nothing
-//   else.
-// - A call runs f once for each index, in no order, in whichever lane has the index; that lane may be another
-//   in for_each(n) than in a held row. f stores to element i alone, and loads what no other index stores in
-//   this call. What it leaves in a captured variable is the lane's part of a result, and no result.
+// What an algorithm may rely on, and what it must do:
+// - Every lane runs the whole algorithm. Its variables, and the objects that it gets by reference, are the lane's own. Only the
+//   memory behind pointers is shared.
+// - All lanes make the same calls with the same sizes. So they branch on their arguments, and on what reduce and find return,
+//   and on nothing else: these are the same in all lanes.
+// - A call runs f once for each index, in no order, in the lane that has the index. for_each(n) may give an index to another
+//   lane than a held row does. f stores to element i alone, and loads nothing that another index stores in this call. What f
+//   leaves in a captured variable is the part of one lane, not a result.
 // - After a call, every lane sees what the call stored.
-// - f makes no call of the group, which the other lanes would not make; a serial_group is at its service.
-// - A held row may live in registers, or in its memory and be changed there. So once for_each(row) has
-//   changed it, that memory holds nothing of use until row.store(row.data); before, row.data may be read.
-//   Nothing else writes there while the row is held. A row is not copied: whether the copy would follow its
-//   changes is not said.
+// - f makes no call of the group, because the other lanes would not make it. It may use a serial_group.
+// - A held row lives in registers, or in its memory, where it is changed in place. Before a for_each(row) changes it, row.data
+//   may be read. After that the memory's contents are undefined until row.store(row.data). Nothing else writes there while the
+//   row is held. A row is not copied: a copy may or may not follow its changes.
 //
 // Where lanes are those of a SIMD register, i is a packet_index and value a packet: load, store, load_as,
 // store_as, replace and for_lanes treat both alike.
@@ -92,7 +91,7 @@ struct minimum {
 
 namespace detail {
 
-// The group as one whose indices are std::int64_t: itself, or one thread where lanes are those of a SIMD register
+// A group whose indices are std::int64_t: the group itself, or one thread where its lanes are those of a SIMD register
 // (packet_group.hpp).
 template <class Group>
 LGM_HD const Group& scalar_group(const Group& group) {
@@ -117,7 +116,7 @@ struct serial_group {
   LGM_HD void for_each(std::int64_t n, F f) const {
     for (std::int64_t i = 0; i < n; ++i) f(i);
   }
-  // In four interleaved parts, which keeps the rounding of long sums down and additions from waiting for one another.
+  // Four interleaved sums: a long sum is rounded less, and additions do not wait for one another.
   template <class T, class F, class Op>
   LGM_HD T reduce(std::int64_t n, T init, F f, Op op) const {
     T parts[4] = {init, init, init, init};

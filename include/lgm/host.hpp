@@ -19,15 +19,19 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// The functions of the library on the host. T is float or double, L, of the labels, any integer, which is
-// compared as a std::int64_t; features, parameters and results are of one type.
+// The functions of the library on the host. T, the type of features, parameters and results, is float or double. L, the type of
+// the labels, is any integer; labels are compared as std::int64_t.
 //
-// All of them: matrices are row-major; memory is the host's, at any alignment, and the caller's; nothing is
-// allocated, thrown or printed; no global state is changed; inputs are never written; null outputs are not
-// computed; the same arguments, machine and thread count give the same bits. What forward, logits and score give for a row, not
-// for a batch, has the same bits in any batch, at any place in it, with any tile_bytes and number of threads, unless a gemm
-// hook makes the products or host_context::batch_invariant is false. A call that returns anything but status::success has written nothing. Features, labels and results must not overlap. Calls may run at the same time, with one
-// context too, where none writes what another one reads or writes; each then needs a workspace of its own.
+// What holds for all of them:
+// - Matrices are row-major. Memory is the host's, at any alignment, and belongs to the caller.
+// - Nothing is allocated, thrown or printed, and no global state is changed. Inputs are never written. Null outputs are not
+//   computed. Features, labels and results must not overlap.
+// - A call that returns anything but status::success has written nothing.
+// - The same arguments, machine and thread count give the same bits. What forward, logits and score compute for one row has the
+//   same bits in any batch, at any place in it, with any tile_bytes and number of threads; not where a gemm hook makes the
+//   products, or host_context::batch_invariant is false.
+// - Calls may run at the same time, also with one context, where none writes what another reads or writes. Each needs a
+//   workspace of its own.
 
 // What follows depends on how this translation unit is compiled, and so does its name.
 namespace lgm::detail {
@@ -100,10 +104,9 @@ std::size_t workspace_size(const host_context& ctx, const shape& s) {
 //   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
 //   targets   in place of labels: [samples, classes], row stride targets.stride; their values are not checked
 //   result    see loss_result
-// No samples, or all ignored: losses are 0, with reduction::mean not a number. A feature of a counted sample
-// that is not finite makes that sample's losses not a number, and so the reduced ones.
-// On a shard of the classes: losses among this call's classes, 0 for a sample whose label is elsewhere; merge_row_state
-// and finish_forward make them those of the whole mixture.
+// No samples, or all ignored: losses are 0, with reduction::mean NaN. A feature of a counted sample that is not finite makes
+// that sample's losses NaN, and so the reduced ones. On a shard of the classes: losses among this call's classes, 0 for a
+// sample whose label is on another shard; merge_row_state and finish_forward make them those of the whole mixture.
 template <class T, class L>
 status forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
@@ -178,9 +181,9 @@ status forward_backward(const host_context& ctx, const shape& s, const mixture<d
   return detail::host::call_loss(ctx, call, detail::loss_function::forward_backward, w);
 }
 
-// Row states of two disjoint sets of classes become that of both: logarithms of sums merge, and of the first numbers, of which
-// with labels all but one are -infinity, soft targets' sums add up.
-//   from, into  [samples, 2], the row states of two disjoint sets of classes; into becomes that of both
+// Merges the row states of two disjoint sets of classes. Of the first numbers, all but one are -infinity with labels; with soft
+// targets they add up. The second numbers, logarithms of sums, become the logarithm of the whole sum.
+//   from, into  [samples, 2]; `into` becomes the row state of both sets
 template <class T>
 status merge_row_state(const host_context& ctx, const shape& s, const T* from, detail::named_t<T>* into) {
   static_assert(detail::host::is_supported<T>, "row states are float or double");
@@ -195,7 +198,7 @@ status merge_row_state(const host_context& ctx, const shape& s, const T* from, d
 // classification and likelihood, which add up to the whole mixture's over the shards; log_evidence and counted are the
 // whole's on every shard.
 //   row_state  [samples, 2]
-//   result     without row_state and correct, which such a state does not tell: else status::invalid_option
+//   result     without row_state and correct, which do not follow from such a state: else status::invalid_option
 template <class T, class L>
 status finish_forward(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m,
                       const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,
@@ -275,8 +278,8 @@ status logits_backward(const host_context& ctx, const shape& s, const mixture<de
                          upstream, gradient, w);
 }
 
-// What the mixture says of each sample, without margin and without labels; see score_result. Without classes,
-// predicted is -1 and the rest not a number.
+// The scores of each sample, without margin and without labels; see score_result. Without classes, predicted is -1 and the rest
+// NaN.
 template <class T>
 status score(const host_context& ctx, const shape& s, const mixture<detail::named_t<T>>& m, const T* features,
              const score_result<detail::named_t<T>>& result, workspace w) {

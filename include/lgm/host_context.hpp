@@ -9,8 +9,8 @@
 
 namespace lgm {
 
-// Brings a thread pool in place of OpenMP. After fork() a program needs one, or host_context::threads = 1, if its parent has
-// called anything that runs on several of GNU OpenMP's threads: the child has none of them, and would wait for them forever.
+// A thread pool in place of OpenMP. A child of fork() needs one, or host_context::threads = 1, if its parent has run anything
+// on several threads of GNU OpenMP: those threads do not exist in the child, which would wait for them forever.
 struct parallel_for_hook {
   // Has call(state, slot) run for every slot of [0, slots), at the same time or one after the other, on any
   // threads, and returns once all have returned. No slot twice.
@@ -18,8 +18,8 @@ struct parallel_for_hook {
   void* user = nullptr;
 };
 
-// Brings the matrix products in place of Eigen (lgm/cblas.hpp makes one of any CBLAS). It is called from the
-// thread that called the library, once at a time in each of its calls, and may use threads of its own.
+// Matrix products in place of Eigen's (lgm/cblas.hpp makes a hook of any CBLAS). The thread that called the library calls it,
+// one product at a time; it may use threads of its own.
 struct gemm_hook {
   // c [m, n] = alpha op(a) op(b) + beta c, all row-major with row strides lda, ldb, ldc; op(a) is [m, k], op(b)
   // [k, n], each the matrix itself or, where transpose says so, its transpose. beta is 0 or 1; with 0, c is not
@@ -42,8 +42,8 @@ struct gemm_hook {
   }
 };
 
-// Where host functions run. Calls only read it, so that any number of them may share one at the same time; the hooks then are
-// called by several threads at once.
+// Where host functions run. Calls only read it, so that any number of them may share one at the same time. Several threads then
+// call the hooks at once.
 struct host_context {
   // 0: as many as OpenMP would take; without OpenMP one. With a parallel_for hook: the slots it is asked for.
   int threads = 0;
@@ -51,8 +51,8 @@ struct host_context {
   std::size_t tile_bytes = std::size_t(64) << 20;
   parallel_for_hook parallel_for;  // null: OpenMP where the file is compiled with it
   gemm_hook gemm;                  // null: Eigen
-  // What a row gets has the same bits in every batch, whatever the other rows, the tiles and the threads. false: the products
-  // are summed in the order that is fastest for their sizes; worth it where classes are few.
+  // A row's results have the same bits in every batch, whatever the other rows, the tiles and the threads. false: products are
+  // summed in the order that is fastest for their sizes, which gains a little where classes are few.
   bool batch_invariant = true;
 };
 

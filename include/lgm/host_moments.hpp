@@ -40,13 +40,13 @@ inline namespace LGM_HOST_NAMESPACE {
 //   labels    [samples]; each in [0, total_classes) or options.ignore_label, else status::label_out_of_range
 //   moments   see class_moments; updated in place. A may be another type than T. count and scatter must be zero before
 //             the first batch; of a class whose count is 0 nothing else is read
-// count, mean, mean_residual and m2 have the same bits however the samples are cut into batches and in any number of
-// threads, as long as each class's samples keep their order; the scatter in any number of threads. With mean_residual
-// double moments agree with a computation in two passes to 1e-12: m2 of itself, the scatter of its diagonal, means of the
-// larger of themselves and the deviation; at means of 1e6 deviations and in batches of one sample too. Without it m2 is
-// off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a class.
-// A feature of a counted sample that is not finite makes that dimension of that class not finite, and its row and
-// column of the scatter.
+// Bits: count, mean, mean_residual and m2 do not depend on how the samples are cut into batches, nor on the number of threads,
+// as long as each class's samples keep their order. The scatter does not depend on the number of threads. Accuracy: with
+// mean_residual, double moments agree with a computation in two passes to 1e-12, even at means of 1e6 deviations and in batches
+// of one sample. That is relative to m2 itself, to the scatter's diagonal, and for a mean to the larger of the mean and the
+// deviation. Without mean_residual m2 is off by up to about epsilon |mean| / deviation. float stops counting at 2^24 samples a
+// class. A feature of a counted sample that is not finite makes that dimension of its class not finite, and that row and column
+// of the scatter.
 template <class T, class L, class A>
 status accumulate_moments(const host_context& ctx, const shape& s,
                           const loss_options<detail::named_t<T>>& options, const T* features, const L* labels,

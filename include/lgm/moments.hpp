@@ -11,9 +11,9 @@
 // Moments of the features of one class, and the parameters that follow from them. Each function is run by one group,
 // whose lanes take the dimensions.
 //
-// A mean is kept as an unevaluated sum of two numbers, mean + residual. Far from zero the rounding of a single number
-// would be larger than what one sample moves it by: streamed one by one at a mean of 1e6 standard deviations, double
-// would keep ten digits of the squares where it now keeps all but the last two or three.
+// A mean is kept as the sum of two numbers, mean + residual. Far from zero the rounding of one number would be larger than the
+// step that one sample makes. At a mean of 1e6 standard deviations, with samples one by one, one double keeps ten digits of the
+// squares; two keep all but the last two or three.
 
 namespace lgm {
 
@@ -127,8 +127,10 @@ struct estimate_rule {
   A shrinkage, floor, decay;
 };
 
-// The logarithm of a variance. variance: of the class; pooled: of all classes, read where shrinkage is not 0; present:
-// the logarithm so far, read where decay is not 0. A variance that is not a number stays so.
+// The logarithm of a variance; NaN stays NaN.
+//   variance  of the class
+//   pooled    of all classes; read where shrinkage is not 0
+//   present   the logarithm so far; read where decay is not 0
 template <class V, class A>
 LGM_HD V estimated_log_variance(V variance, V pooled, V present, const estimate_rule<A>& rule) {
   using detail::larger;
@@ -137,7 +139,7 @@ LGM_HD V estimated_log_variance(V variance, V pooled, V present, const estimate_
   const V floor(rule.floor);
   if (rule.shrinkage != A(0)) variance = mixed(variance, pooled, rule.shrinkage);
   variance = larger(variance, floor);
-  // What is kept of a variance below the floor does not take the result below it.
+  // A present variance below the floor must not take the result below it.
   if (rule.decay != A(0)) variance = larger(mixed(variance, exp(present), rule.decay), floor);
   return log(variance);
 }

@@ -12,10 +12,9 @@
 #include <limits>
 #include <type_traits>
 
-// What is computed for one sample: the evidence of a range of classes, the losses, the weights of eq:weight, the scores; its
-// distance to one class is in distance.hpp. Each function is run by one group. A range of classes is a tile of a
-// matrix product, a part of a row shared by several groups, or a shard: the state that comes out of one
-// merges into another's.
+// What is computed for one sample: the evidence of a range of classes, the losses, the weights of eq:weight, and the scores.
+// Its distance to one class is in distance.hpp. Each function is run by one group. A range of classes is a tile of a matrix
+// product, a part of a row that several groups share, or a shard. The states of ranges merge.
 
 namespace lgm {
 
@@ -61,13 +60,13 @@ struct class_constants {
     const T b = cancellation<T>::bound(half_norm, of_scale, of_norm);
     return extra_norm == T(0) ? b : b + extra_norm * std::sqrt(of_scale * of_norm);
   }
-  // What `largest`, of a row's logits or distances, and one that is held against it may be off by: what rounding adds up to over
-  // the dimensions is a few times the bound now and then, and numbers this large have no finer steps. backward, which holds
-  // logits against the largest as it was computed again, has to find that one.
+  // How far `largest` (of a row's logits or distances) and a value that is compared with it may be off. Rounding over the
+  // dimensions sometimes exceeds the bound a few times, and the steps between numbers of this size count as well. backward
+  // compares logits with the largest as computed again, and has to find that one.
   LGM_HD T slack(T worst, T largest) const {
     return T(8) * (epsilon * worst + numeric<T>::epsilon * std::fabs(largest));
   }
-  // What a row's logits are held against, as far as they are computed again: `largest`, less window and slack.
+  // Logits above this are computed again: `largest` less window and slack.
   LGM_HD T threshold(T worst, T largest) const {
     return largest - cancellation<T>::window - slack(worst, largest);
   }
@@ -79,11 +78,11 @@ struct class_constants {
 
 // Turns a row of products into logits (eq:logit, alpha = 0), in place, and returns the largest.
 //   row         held [n]: products in, logits as the frame has them out; index `target` (none: -1) becomes -infinity,
-//               which leaves it out of sums, maxima and weights: its logit is known exactly from elsewhere
+//               which leaves it out of sums, maxima and weights: row_target has its logit, from the differences
 //   frame       of the sample
 //   known_max   a lower bound of the row's largest logit over all classes, in the same frame; -infinity where none is known
-//   direct      direct(k): d_k - frame.omitted of the sample and class k of the range, from the differences; called by the
-//               lane that has the class, alone, and so makes no call of the group
+//   direct      direct(k): d_k - frame.omitted of the sample and class k of the range, from the differences. One lane calls it,
+//               so that it makes no call of the group
 template <class Group, class Row, class T, class Direct>
 LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
                        std::int64_t target, T known_max, Direct direct) {
@@ -103,7 +102,7 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
       replace(l, k, target, none);
     });
   }
-  // Where squares overflow, products may as well.
+  // Where squares overflow, so may products.
   if (half_norm >= -numeric<T>::lowest) {
     group.for_each(row, [&](auto& l, auto k) {
       for_lanes(l, k, [&](T& lane, std::int64_t) {
@@ -128,8 +127,8 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
   return group.reduce(row, none, value, maximum{});
 }
 
-// What a range of classes says about one sample: the classes other than the target's, and the best of them.
-// Merges with the state of another range; ranges in any order, the lowest class wins ties.
+// The evidence of a range of classes for one sample: that of the classes other than the target's, and the best of them. States
+// of ranges merge in any order; the lowest class wins ties.
 template <class T>
 struct row_evidence {
   log_sum<T> others;       // over k != z; others.max is the best logit
@@ -188,7 +187,7 @@ LGM_HD row_evidence<T> evidence_of(const Group& group, const Row& row, T top, st
       plus{});
   if (find_best && row.size > 0) {
     const std::int64_t i = group.find(row, top);
-    // A row without a largest logit is not a number throughout, or has the target alone.
+    // A row without a largest logit is all NaN, or has no class but the target.
     e.best = i < row.size && top > -numeric<T>::infinity ? first_class + i : -1;
   }
   return e;
@@ -265,8 +264,8 @@ LGM_HD T least_beyond(const Group& group, const Row& row, const class_constants<
       minimum{});
 }
 
-// The frame of a row of products, not yet logits: what all classes share is left out unless one of these is near. Where the
-// products may be trusted either way, it is. `of_row` has their half_norm. row: held [n], left as it is.
+// The frame of a row of products, not yet logits. What all classes share is left out unless one of these classes is near. It is
+// also left out wherever the products may be trusted either way. `of_row` has their half_norm. row: held [n], left as it is.
 template <class Group, class Row, class T>
 LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_constants<T>& c,
                              row_frame<T> of_row) {
@@ -276,7 +275,7 @@ LGM_HD row_frame<T> frame_of(const Group& group, const Row& row, const class_con
   return of_row;
 }
 
-// The nearest class of a row of products, not yet logits: priors and determinants, however large, have no say in it.
+// The nearest class of a row of products, not yet logits: without priors and determinants.
 //   row          held [n], left as it is
 //   frame        of the sample; the distances are d_k - frame.omitted
 //   first_class  added to the index
@@ -310,8 +309,8 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
   return i < row.size ? nearest_class<T>{least, first_class + i, frame.omitted} : nearest_class<T>{};
 }
 
-// The nearest of all classes where squares overflow, by distances of numbers that are scaled down; 0 where features are not
-// finite. For samples that hardly ever come: every class is looked at again.
+// The nearest of all classes where squares overflow, by distances of numbers that are scaled down; class 0 where features are
+// not finite. Such samples are rare: every class is computed again.
 //   features  [dims]; its load is a scalar
 template <class Group, class Features, class T>
 LGM_HD std::int64_t nearest_scaled(const Group& group, const shape& s, const mixture<T>& m,
@@ -424,7 +423,7 @@ LGM_HD weight_sums<T> sums_of_weights(const Group& group, const Row& row, const 
 // Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
 // being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
 // null: smoothing); index `target` becomes 0. Returns sums_of_weights, from the weights as rounded.
-//   log_cutoff    the logarithm of a share of the evidence: classes with less are left out
+//   log_cutoff    the logarithm of a share of the evidence: classes with a smaller share have weight zero
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
 //   round         a weight as the products will take it
@@ -488,8 +487,8 @@ LGM_HD weight_sums<T> finish_given_weights(const Group& group, Row& row, const c
 // The part of eq:grad_feature that the products do not make. They add minus the sum of w_k mu'_k / Lambda_k over the classes
 // other than the target's; a diagonal covariance's work on differences, and add the whole sum of w_k (x - mu_k) / Lambda_k.
 //
-// The g_k of all classes add up to 0. So where all 1 / Lambda_k are s, their part is s sum_{k != z} w_k (mu'_z - mu'_k), in which
-// the sample does not occur. Computed as x' times the sum of the weights, a far sample's gradient would be that sum's rounding.
+// The g_k of all classes add up to 0. So where all 1 / Lambda_k are s, their part is s sum_{k != z} w_k (mu'_z - mu'_k): the
+// sample cancels. As x' times the sum of the weights, the gradient of a far sample would be the rounding error of that sum.
 template <class T>
 struct feature_terms {
   T sample = 0;      // of x'

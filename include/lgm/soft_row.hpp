@@ -12,8 +12,8 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// Of one sample with soft targets: margins, the likelihood, the weights; row.hpp has what needs no target. Each function is run by
-// one group.
+// One sample with soft targets: margins, the likelihood and the weights. row.hpp has what needs no target. Each function is run
+// by one group.
 
 namespace lgm {
 
@@ -58,8 +58,8 @@ LGM_HD T sum_of_coefficients(const Group& group, std::int64_t classes, const sof
 }
 
 // Turns a row of logits without margin (of finish_logits, with no target) into eq:logit with each class's margin, in
-// place, and returns the largest. Distances are computed again from the differences where a rounded product would show:
-// near the row's largest, and where q_k is not zero and either q_k d_k is uncertain by 1e-4, or d_k by 1e-4 of itself.
+// place, and returns the largest. Distances are computed again from the differences where a rounded product would matter:
+// near the row's largest, and where q_k is not zero and the error of q_k d_k may reach 1e-4, or that of d_k 1e-4 of d_k.
 template <class Group, class Row, class T, class Direct>
 LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
                          const soft_row<T>& soft, T known_max, Direct direct) {

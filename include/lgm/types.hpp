@@ -80,11 +80,11 @@ enum class reduction {
   none,  // [samples]
 };
 
-// How a device makes its matrix products, with covariance::identity and spherical. A diagonal covariance has none: its distances
-// are computed from differences, in float or double.
-// The target's logit and the likelihood never come from a product. A logit within 20 of its sample's largest is computed again
-// from differences where its product may be off by more than 1e-4, or by 256 u if that is more. u is the unit roundoff of what
-// is multiplied. A precision that does not go with the features' type is status::not_supported.
+// How a device makes its matrix products, with covariance::identity and spherical. A diagonal covariance has none: its
+// distances are computed from differences, in float or double. The target's logit and the likelihood never come from a product.
+// A logit within 20 of its sample's largest is computed again from differences where its product may be off by more than 1e-4,
+// or by 256 u if that is more. u is the unit roundoff of what is multiplied. A precision that does not go with the features'
+// type is status::not_supported.
 enum class precision {
   // Products of float or double for features of float or double. 16-bit features enter as they are (half: as two bfloat16,
   // exactly), and means, centred in float, as the sum of two bfloat16 (u = 2^-16); sums are float's.
@@ -126,9 +126,9 @@ struct mixture {
   // [1], log |det W| where features and means have been whitened (see whitening): score adds it to its log densities, which
   // then are those of what was whitened. Nothing else reads it; null: 0
   const T* log_abs_det = nullptr;
-  // [dims], a point that features and means are counted from before they are multiplied; any near the means will do. null: the
-  // mean of the call's means; on a shard with covariance::identity zero. Its row states are relative to this point, so that
-  // all shards need the same: where features lie far from zero, give it.
+  // [dims], a point that is subtracted from features and means before they are multiplied; any point near the means will do.
+  // null: the mean of the call's means; on a shard with covariance::identity zero. The row states of such shards are relative
+  // to this point, so that all shards need the same one. Where features lie far from zero, give it.
   const T* origin = nullptr;
 };
 
@@ -153,7 +153,7 @@ struct loss_options {
   const T* alpha_at =
       nullptr;  // [1], overrides alpha when not null, so that a captured graph follows a schedule
   // mean divides by the samples that count, each by its sample weight times its label's class weight; with soft
-  // targets, by its sample weight. Where these add up to 0, the mean is not a number.
+  // targets, by its sample weight. Where these add up to 0, the mean is NaN.
   lgm::reduction reduction = lgm::reduction::mean;
   std::int64_t ignore_label = -100;  // samples with this label do not count
   const T* class_weight = nullptr;   // [total_classes]; values are not checked
@@ -161,9 +161,9 @@ struct loss_options {
   T label_smoothing = 0;             // of the classification term, in [0, 1]
   const T* normalizer = nullptr;     // [1], what mean divides by instead (data parallel, micro-batches)
   // In [0, 1). Classes other than the label's whose probability is smaller are left out of the gradients, not of the
-  // losses; where that leaves few, as in a model that tells its classes apart, their products take a fraction of the time.
-  // Of a sample's feature gradient this leaves out less than gradient_filter times the sum of its distances to the
-  // classes, |x - mu_k| / Lambda_k. With labels and without label smoothing, which needs all classes; else not used.
+  // losses. A model that tells its classes apart has few others, and their products then take a fraction of the time.
+  // The error of a sample's feature gradient is less than gradient_filter times the sum of |x - mu_k| / Lambda_k over the
+  // classes. Used with labels and without label smoothing, which needs all classes.
   T gradient_filter = 0;
 };
 
@@ -173,15 +173,14 @@ struct loss_result {
   T* total = nullptr;           // eq:loss
   T* classification = nullptr;  // eq:classification
   T* likelihood = nullptr;      // eq:likelihood, not multiplied by lambda
-  // [samples, 2]: what backward needs, for a call with the same context; -infinity in both for an ignored sample. Far from all
-  // classes |x|^2 / 2 says nothing of which it is, and takes the digits of what does: so under identity, and where all classes
-  // have the same variance, logits here may leave it out, as the sample's own parameters say.
-  // With shape.total_classes = 0: the largest l_k, and the logarithm of the sum of exp l_k relative to it; over k != z, with
-  // soft targets over all k.
-  // On a shard: the target's logit l_z, and the logarithm of the sum of exp l_k over k != z; with covariance::identity without
-  // |x - origin|^2 / 2, which all shards share (mixture::origin), so that they merge. -infinity where there is nothing to sum:
-  // the first where the target's class is on another shard. Soft targets: the sum of the classes' coefficients in
-  // eq:classification (before the sample's weight), of any sign, and the logarithm of the sum of exp l_k over all k.
+  // [samples, 2]: what backward needs, in a call with the same context. Both are -infinity for an ignored sample. With
+  // shape.total_classes = 0: the largest l_k, and log sum exp l_k relative to it, over k != z (soft targets: over all k). On a
+  // shard, with labels: the target's logit l_z (-infinity where its class is on another shard), and log sum exp l_k over k !=
+  // z. On a shard, with soft targets: the sum of the classes' coefficients in eq:classification, before the sample's weight and
+  // of any sign, and log sum exp l_k over all k. A sum over no class is -infinity. Logits here leave out the part of |x|^2 / 2
+  // that all classes share, where it would take the digits of what tells the classes apart: on a shard with
+  // covariance::identity always |x - origin|^2 / 2 (mixture::origin), so that shards merge; in a whole mixture where the sample
+  // is far from all classes.
   T* row_state = nullptr;
   T* log_evidence = nullptr;        // [samples]: log sum_k exp l_k, the margin included; ignored samples: 0
   std::int64_t* counted = nullptr;  // [1]: samples that are not ignored
@@ -214,7 +213,8 @@ struct score_result {
   T* entropy = nullptr;  // eq:entropy of the posterior, in nats: 0 where one class is certain
 };
 
-// f(name, array) for every array of a score_result, in their order: what walks over all scores needs no change for a new one.
+// f(name, array) for every array of a score_result, in their order. Code that walks over all scores needs no change for a new
+// one.
 template <class Result, class F>
 constexpr void for_each_score(Result& scores, F f) {
   f("predicted", scores.predicted);
@@ -292,9 +292,9 @@ struct whitening {
       nullptr;  // [1], log |det W| = -1/2 log |Sigma|, for mixture::log_abs_det; null: not written
 };
 
-// How estimate_whitening turns moments into a covariance: (1 - shrinkage) S + (shrinkage tr(S) / dims + variance_floor) I, where S
-// is the pooled scatter over the number of samples. With fewer samples than dims, or features that depend on one another, S is
-// singular: one of the two then has to be above 0.
+// How estimate_whitening turns moments into a covariance: (1 - shrinkage) S + (shrinkage tr(S) / dims + variance_floor) I,
+// where S is the pooled scatter over the number of samples. With fewer samples than dims, or features that depend on one
+// another, S is singular: one of the two then has to be above 0.
 template <class T>
 struct whitening_options {
   T variance_floor = 0;  // >= 0; no direction's variance is less

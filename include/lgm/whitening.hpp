@@ -42,9 +42,9 @@ LGM_HD void invert_cholesky(const Group& group, std::int64_t n, A* matrix, std::
   });
 }
 
-// Whether row i of W means anything. 1 / W_ii^2 is the variance that x_i has left once all x_j before it are known. An entry of
-// Sigma is off by a few epsilon times the deviations of its row and its column. That puts this variance off by as many epsilon
-// times the square of sum_j |W_ij| deviation_j, which has to stay below the variance itself.
+// Whether row i of W is more than rounding. 1 / W_ii^2 is the variance of x_i that is left once all x_j before it are known. An
+// entry of Sigma is off by a few epsilon times the deviations of its row and its column. So this variance is off by a few
+// epsilon times the square of sum_j |W_ij| deviation_j. That error has to stay below the variance.
 //   row        [i + 1], of W; deviation: the square roots of Sigma's diagonal
 template <class Group, class A>
 LGM_HD bool is_determined(const Group& group, std::int64_t i, const A* row, const A* deviation) {

@@ -7,8 +7,7 @@
 #include <lgm/types.hpp>
 #include <limits>
 
-// Argument checks, shared by the drivers. Each returns the first thing that is wrong, in the order of the
-// arguments.
+// Argument checks, shared by the drivers. Each returns the first error, in the order of the arguments.
 
 namespace lgm::detail {
 
@@ -17,11 +16,11 @@ LGM_HD inline std::int64_t total_classes(const shape& s) {
   return s.total_classes == 0 ? s.classes : s.total_classes;
 }
 
-// Whether a call's classes are a shard, if one of all classes: other calls' row states are to merge with its own.
+// Whether a call is a shard's, perhaps of all classes: its row states then merge with those of other calls.
 LGM_HD inline bool is_shard(const shape& s) { return s.total_classes != 0; }
 
-// A class's index among those of the call, -1 where it is not one of them. Any number may be asked for: labels that are
-// ignored are anything.
+// A class's index among those of the call, -1 where it is not one of them. label may be any number: an ignored label is not a
+// class.
 LGM_HD inline std::int64_t local_class(const shape& s, std::int64_t label) {
   return label >= s.class_begin && label < s.class_begin + s.classes ? label - s.class_begin : -1;
 }
@@ -69,8 +68,7 @@ LGM_HD bool usable_factor(T value) {
 
 template <class T>
 status check_options(const loss_options<T>& o) {
-  // alpha_at lies in the context's memory, where a device cannot be looked at: what it holds is judged by the
-  // losses.
+  // alpha_at lies in the context's memory, which cannot be read here: the value is checked where losses are computed.
   if (o.alpha_at == nullptr && !usable_factor(o.alpha)) return status::invalid_alpha;
   if (!usable_factor(o.lambda)) return status::invalid_lambda;
   if (o.reduction != reduction::mean && o.reduction != reduction::sum && o.reduction != reduction::none)
@@ -96,7 +94,7 @@ status check_options(const estimate_options<T>& o) {
   return usable ? status::success : status::invalid_option;
 }
 
-// Pointers are needed only where there is something behind them.
+// A pointer may be null where nothing would be read or written through it.
 template <class T>
 status check_mean(const shape& s, const T* mean) {
   return mean == nullptr && s.classes > 0 && s.dims > 0 ? status::null_pointer : status::success;
@@ -126,7 +124,7 @@ status check_moments(const shape& s, const class_moments<A>& m) {
   return m.scatter != nullptr && !addressable(s.dims, s.dims) ? status::size_too_large : status::success;
 }
 
-// What is written has to be there to be read: `needed` where `written` is not null.
+// Where `written` is not null, `needed` must not be null either.
 template <class A>
 status check_source(const shape& s, const void* written, const A* needed) {
   return written == nullptr ? status::success : check_mean(s, needed);

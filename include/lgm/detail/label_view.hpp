@@ -29,10 +29,11 @@ class label_view {
   }
 
  private:
-  // The one of long and long long that std::int64_t is not: as large, but another type.
+  // long and long long are two types of one size; this is the one that std::int64_t is not.
   using other_int64 = std::conditional_t<std::is_same<std::int64_t, long>::value, long long, long>;
 
-  // The type's size, negative where its sign tells two types apart; 0: as other_int64.
+  // The type's size, negative for a signed type of less than 8 bytes; 0: other_int64. 8 bytes, signed or not, are read as
+  // signed.
   template <class L>
   static constexpr int kind_of() {
     static_assert(std::is_integral<L>::value, "labels are integers");

@@ -17,8 +17,8 @@
 
 namespace lgm::detail {
 
-// Which targets a call has, as a member of it: one kind that is known when the call is compiled, so that what the others need
-// is not compiled at all, or any. may_be: whether code for a kind is needed; is: whether the call is of that kind.
+// The kind of targets, as a member of a call. one_kind is known when the call is compiled, so that code for the others is not
+// compiled; any_kind is known when it runs. may_be: whether code for a kind is needed; is: whether the call is of that kind.
 template <target_kind Kind>
 struct one_kind {
   LGM_HD static constexpr bool may_be(target_kind k) { return k == Kind; }
@@ -41,7 +41,7 @@ struct loss_gradients {
   bool accumulate = false;
 };
 
-// What reduction::mean counts a sample as.
+// A sample's part of what reduction::mean divides by.
 struct sample_count {
   double weight;
   std::int64_t counted;
@@ -49,7 +49,7 @@ struct sample_count {
 
 enum class loss_function { forward, backward, forward_backward, finish_forward, logits_backward };
 
-// What the outputs of a call ask for.
+// What has to be computed for the outputs of a call.
 struct loss_requests {
   bool reads_state = false;    // the evidence is given: row_state
   bool report = false;         // losses are written
@@ -58,8 +58,8 @@ struct loss_requests {
   bool gap = false;         // row_evidence::gap
   bool likelihood = false;  // that of soft targets
   bool gather = false;      // a row's evidence is summed over its logits
-  bool logits = false;      // weights are made of logits: not of the caller's gradient, but for the distances
-  bool visit = false;       // any of it: the samples are looked at
+  bool logits = false;      // weights need a row's logits, be it for its distances alone
+  bool visit = false;       // any of these: the samples are read
 };
 
 template <class T, class Kind = any_kind>
@@ -74,13 +74,13 @@ struct loss_call {
   label_view labels;
   soft_targets<T> soft;
   const T* grad_logits = nullptr;
-  // [samples, 2], the evidence of all classes of the mixture, as forward left it: the losses are this call's part of them. Null:
-  // it is summed here.
+  // [samples, 2], the evidence of all classes of the mixture, as forward left it. null: this call sums it. Where it is given,
+  // the losses are this call's part of those of the mixture.
   const T* row_state = nullptr;
   const T* upstream = nullptr;
   loss_result<T> result;
   loss_gradients<T> gradient;
-  // Classes whose g_k is less, by its logarithm, have no gradients.
+  // Classes whose log g_k is less have no gradients.
   T log_cutoff = numeric<T>::negligible;
   bool shares_states = false;  // row states are to merge with those of other shards
   loss_requests requested;
@@ -128,7 +128,7 @@ struct loss_call {
   LGM_HD std::int64_t label(std::int64_t sample) const {
     return labels.is_null() ? options.ignore_label : labels[sample];
   }
-  // A device cannot look at labels before the call returns: one that is no class costs its own sample alone.
+  // On a device labels are checked here, after the call has returned: a bad one spoils its own sample alone.
   LGM_HD bool is_bad(std::int64_t label) const {
     return !is_soft() && is_out_of_range(shape, options.ignore_label, label);
   }
@@ -206,7 +206,7 @@ loss_gradients<T> gradients_of(const gradients<G, T>& g) {
   return {g.feature, feature_type<G>::format, g.mean, g.log_variance, g.log_prior, g.accumulate};
 }
 
-// Whether a row state that is read is there, and none is asked for that it does not tell.
+// Where a row state is read, it must be given, and no result may be wanted that does not follow from it.
 template <class T, class Kind>
 status check_state(const loss_call<T, Kind>& call) {
   const loss_requests& r = call.requested;
@@ -254,7 +254,7 @@ LGM_HD call_state<T> begin_state(const loss_call<T, Kind>& call, const sample_co
   return s;
 }
 
-// Writes what is asked for of the sums, once all tiles are in.
+// Writes the sums that are wanted, once all tiles are in.
 template <class T, class Kind>
 LGM_HD void write_sums(const loss_call<T, Kind>& call, const call_state<T>& s) {
   const loss_result<T>& result = call.result;

@@ -15,9 +15,9 @@
 
 // What a loss does with one sample, on every driver: prepare_row, gather_row for each range of its classes, finish_evidence,
 // then row_logits and row_weights for each range again, and init_gradient_row. Each function is run by one group. A record
-// that is passed by reference is the lane's own; all lanes' are alike.
+// that is passed by reference is the lane's own, and the same in all lanes.
 //
-// A Tile is what a driver has of the samples and classes at work:
+// A Tile gives access to the samples and classes that a driver works on:
 //   first_row                       its first sample; `i` counts from there
 //   state()                         the call_state
 //   features(i), centred(i)         [dims], the sample as it is, and less origin()
@@ -52,7 +52,8 @@ LGM_HD found_class<T> largest_target(const Group& any, const T* q, std::int64_t 
   return {k < classes ? k : 0, most};
 }
 
-// Given the gradient of its logits, a row of zeros without a likelihood has no gradient, whatever its features.
+// Whether the gradient of a row's logits, given by the caller, is not zero throughout. A row of zeros, without a likelihood
+// term, has no gradient, whatever its features.
 template <class Group, class T>
 LGM_HD bool needs_features(const Group& any, const T* grad_logits, std::int64_t classes) {
   if (classes > 0 && !(grad_logits[0] == T(0))) return true;
@@ -62,8 +63,8 @@ LGM_HD bool needs_features(const Group& any, const T* grad_logits, std::int64_t 
              [&](std::int64_t k) { return std::int64_t(grad_logits[k] == T(0) ? 0 : 1); }, maximum{}) != 0;
 }
 
-// What the row's logits leave out. Of a whole mixture the target's class decides, or the class with the largest target, so
-// that backward does as forward did; shards all leave out the same.
+// Chooses what the row's logits leave out. In a whole mixture the target's class decides (soft targets: the class with the
+// largest target), so that backward chooses as forward did. All shards leave out the same.
 template <class Group, class T, class Kind, class Tile>
 LGM_HD void choose_frame(const Group& group, const loss_call<T, Kind>& call, const Tile& tile, std::int64_t i,
                          std::int64_t target, row_record<T>& r) {
@@ -86,8 +87,8 @@ LGM_HD void choose_frame(const Group& group, const loss_call<T, Kind>& call, con
             tile.state().alpha, r.frame, tile.origin(), tile.state().base_scale, r.target);
 }
 
-// The record of row i before any of its logits: what its target says, from the differences, and what its logits leave out. Rows
-// that do not count are not read. Given the gradient of the logits, they leave out nothing.
+// The record of row i before any of its logits: its target's terms, from the differences, and what its logits leave out. Rows
+// that do not count are not read. Where the caller gives the gradient of the logits, nothing is left out.
 template <class Group, class T, class Kind, class Tile>
 LGM_HD void prepare_row(const Group& group, const loss_call<T, Kind>& call, const Tile& tile, std::int64_t i,
                         row_record<T>& r) {
@@ -204,7 +205,7 @@ LGM_HD bool is_correct(const Group& group, const loss_call<T, Kind>& call, const
   return target > best || (target == best && (k < 0 || z < k));
 }
 
-// Puts the row's losses into its record, and writes what is asked for of each sample.
+// Puts the row's losses into its record, and writes the results of the sample that are wanted.
 template <class Group, class T, class Kind, class Tile>
 LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, const Tile& tile, std::int64_t i,
                          const log_parts<T>& others, const rest_terms<T>& terms, row_record<T>& r) {
@@ -249,8 +250,8 @@ LGM_HD void write_losses(const Group& group, const loss_call<T, Kind>& call, con
   });
 }
 
-// What follows once the evidence of all classes is in, or given: the row's losses, what its gradients are multiplied by, and the
-// target's terms of eq:weight.
+// Run once the evidence of all classes is summed, or given: the row's losses, the factor of its gradients, and the target's
+// terms of eq:weight.
 template <class Group, class T, class Kind, class Tile>
 LGM_HD void finish_evidence(const Group& group, const loss_call<T, Kind>& call, const Tile& tile,
                             std::int64_t i, row_record<T>& r) {
@@ -293,7 +294,7 @@ LGM_HD void row_logits(const Group& group, const loss_call<T, Kind>& call, const
   if constexpr (Kind::may_be(target_kind::grad_logits)) {
     if (call.is_grad_logits()) {
       finish_logits(group, row, c, r.frame, -1, none, direct);
-      // Without a margin this only makes exact the distances that the gradient weighs.
+      // Without a margin this only computes again the distances that the gradient weighs.
       const soft_row<T> weighed{call.grad_logits_of(tile.first_row + i) + range.first, nullptr, T(0), T(0),
                                 T(0)};
       add_soft_margin(group, row, c, r.frame, weighed, none, direct);
@@ -341,7 +342,7 @@ LGM_HD weight_sums<T> row_weights(const Group& group, const loss_call<T, Kind>& 
   return of_row;
 }
 
-// out [dims] = (add: +=) what the feature gradient of row i has besides the products.
+// out [dims] = (add: +=) the part of the feature gradient of row i that the products do not make.
 //   weights  sums of the row's weights over the tile
 //   is_here  whether the target is a class of the tile
 template <class Group, class T, class Kind, class Tile>

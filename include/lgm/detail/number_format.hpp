@@ -43,7 +43,7 @@ LGM_HD inline float float_of(std::uint32_t bits) {
   return value;
 }
 
-// A float's bits with the last `dropped` ones rounded away. Infinities, and what is not a number, stay what they are.
+// A float's bits with the last `dropped` ones rounded away. Infinities and NaN stay what they are.
 LGM_HD inline std::uint32_t rounded_bits(std::uint32_t bits, int dropped) {
   const std::uint32_t unit = std::uint32_t(1) << dropped;
   if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits | 0x00400000u) & ~(unit - 1);

@@ -17,7 +17,7 @@ struct row_losses {
   bool correct = false;
 };
 
-// What a driver keeps of each sample of a tile.
+// What a driver keeps for each sample of a tile.
 template <class T>
 struct row_record {
   row_target<T> target;
@@ -38,8 +38,8 @@ struct row_record {
   T weight = 0, variance_weight = 0, residual = 0, extra = 0;
   std::int64_t deciding = -1;  // soft targets of a whole mixture: the class that the frame was chosen by
 
-  // Sets the frame, which leaves nothing out, from |x'|^2 / 2. Returns 0, or not a number where a feature is none: then so are
-  // all results of the row.
+  // Sets the frame from |x'|^2 / 2; nothing is left out yet. Returns the row's fault: 0, or NaN where a feature is not finite,
+  // and then all results of the row are NaN.
   template <class Group, class Features>
   LGM_HD T begin_frame(const Group& group, const shape& s, const Features& features, T half_norm,
                        T base_scale) {
@@ -69,8 +69,8 @@ struct row_record {
 
   // The best logit so far, in a frame that omits `omitted`.
   LGM_HD T best_so_far(T omitted) const { return evidence.others.max - (frame.omitted - omitted); }
-  // Adds the evidence of other classes in a frame that omits `omitted`. If one of the two has a class that is near, so have
-  // both together. spread: whether that is asked for.
+  // Adds the evidence of other classes in a frame that omits `omitted`. If either has a near class, so has the sum. spread:
+  // whether the spread is wanted.
   LGM_HD void add(row_evidence<T> e, T omitted, bool spread) {
     if (omitted != frame.omitted) {
       (omitted == T(0) ? evidence : e).others.max -= frame.shared();
@@ -79,18 +79,18 @@ struct row_record {
     if (spread) evidence.spread = evidence.merged_spread(e);
     evidence.merge(e);
   }
-  // What row_state says of the row: see types.hpp.
+  // The row_state of the row: see types.hpp.
   LGM_HD void write_state(const shape& s, bool soft, const log_parts<T>& others, T* state) const {
     state[0] = !is_shard(s) ? others.max : soft ? total : target.logit;
     state[1] = !is_shard(s) ? others.log : others.value();
   }
-  // The others' evidence in it. A shard's first number is read apart.
+  // The evidence of the other classes in it. The first number of a shard's is read elsewhere.
   LGM_HD static log_parts<T> read_state(const shape& s, const T* state) {
     return is_shard(s) ? log_parts<T>(state[1], T(0)) : log_parts<T>(state[0], state[1]);
   }
 };
 
-// What a row's weights are made from; gradients of the logits, the caller's own, need not add up to 0.
+// What a row's weights are made from. grad_logits: a gradient of the logits that the caller gives; it need not add up to 0.
 enum class target_kind { labels, soft, grad_logits };
 
 // The terms of a sample's feature gradient in a tile of its classes.
@@ -113,7 +113,7 @@ LGM_HD feature_terms<T> terms_of(const shape& s, const row_record<T>& r, const w
     if (is_here) t.difference = scale * r.weight;
   } else if (kind == target_kind::soft) {
     t.sample += base_scale * sums.extra;
-    // 0 but for what rounding has made of the weights in the products.
+    // Exactly 0 but for the rounding of the weights in the products.
     if (r.deciding >= 0) t.mean = base_scale * (sums.weight - sums.extra);
   } else {
     if (is_here) t.difference = detail::fused(base_scale, r.extra, (scale - base_scale) * r.weight);

@@ -9,7 +9,7 @@
 
 namespace lgm::detail {
 
-// A type that is named, not deduced, so that nullptr and braces can be written.
+// T, where it is not deduced: the argument may then be nullptr or braces.
 template <class T>
 struct named {
   using type = T;
@@ -30,7 +30,7 @@ LGM_HD T larger(T a, T b) {
   return b > a ? b : a;
 }
 
-// v, or the bound where that is less; not a number stays so.
+// The smaller of v and the bound; NaN stays NaN.
 template <class T>
 LGM_HD T bounded_above(T v, T bound) {
   return v > bound ? bound : v;
@@ -42,7 +42,7 @@ LGM_HD T exp_above(T v, T bound) {
   return v < bound ? T(0) : std::exp(v);
 }
 
-// weight * v, and exactly zero where the weight is, whatever v.
+// weight * v; exactly zero where the weight is zero, whatever v is.
 template <class T>
 LGM_HD T product_or_zero(T weight, T v) {
   return weight == T(0) ? T(0) : weight * v;

@@ -17,12 +17,12 @@
 
 namespace lgm::detail {
 
-// What the outputs of score ask for.
+// What has to be computed for the outputs of score.
 template <class T>
 struct score_call {
   score_result<T> result;
   bool nearest_is_best = false;  // the class with the largest logit is the nearest, too
-  bool nearest = false;          // the nearest is looked for apart
+  bool nearest = false;          // the nearest is looked for by itself
   bool find_best = false;
   bool gather = false;  // a row's evidence is summed over its logits
 
@@ -66,7 +66,7 @@ LGM_HD void prepare_plain_row(const Group& group, const loss_call<T, Kind>& call
   r.frame.omit_shared();
 }
 
-// Adds a range of row i, of products, to what its record says of the nearest class and of its evidence.
+// Adds a range of row i, of products, to its record: the nearest class, and the evidence.
 //   distances  scratch, as long as the row; read where the nearest class is looked for
 template <class Group, class T, class Tile, class Range, class Row>
 LGM_HD void score_row(const Group& group, const score_call<T>& call, const Tile& tile, std::int64_t i,
@@ -91,7 +91,7 @@ LGM_HD void write_scores(const Group& group, const score_call<T>& call, const sh
   const auto features = tile.features(i);
   std::int64_t k = r.evidence.best;
   const T none = numeric<T>::not_a_number,
-          fault = r.frame.half_norm * T(0);  // not a number where a feature is none
+          fault = r.frame.half_norm * T(0);  // NaN where a feature is not finite
   T posterior = none, distance = none, density = none, nearest = none, uncertainty = none;
   const T log_abs_det = m.log_abs_det != nullptr ? *m.log_abs_det : T(0);
   const auto squared = [&](std::int64_t c) {

@@ -14,9 +14,9 @@
 #include <lgm/types.hpp>
 #include <lgm/whitening.hpp>
 
-// The driver of a shared covariance, once for the host (detail/host/as_device.hpp) and for devices: nearly all of the work is in
-// its products. The Cholesky factor of the covariance is made a block of columns at a time, from all before it, and inverted
-// in its own memory, the last block of columns first.
+// The driver of a shared covariance, for the host (detail/host/as_device.hpp) and for devices alike: nearly all of the work is
+// in its products. The Cholesky factor of the covariance is made one block of columns at a time, each from all before it. It is
+// inverted in its own memory, the last block of columns first.
 
 namespace lgm::detail {
 
@@ -88,7 +88,7 @@ struct invert_block_kernel {
   }
 };
 
-// Row i of the panel to where it belongs.
+// Row i of the panel moves to its place in the factor.
 template <class A>
 struct place_panel_kernel {
   std::int64_t columns, stride;
@@ -100,7 +100,7 @@ struct place_panel_kernel {
   }
 };
 
-// Into the panel, whose work is done: 0, or 1 where row i of W means nothing.
+// Writes to the panel, which is free by now: 0, or 1 where row i of W is only rounding.
 template <class A>
 struct check_row_kernel {
   std::int64_t dims;
@@ -128,7 +128,7 @@ struct log_abs_det_kernel {
   }
 };
 
-// Row i of W, its logarithm with row 0; all of it is no number where the covariance was not positive definite.
+// Row i of W, and with row 0 log |det W|. All of it is NaN where the covariance was not positive definite.
 template <class A, class T>
 struct write_whitening_kernel {
   std::int64_t dims;

@@ -8,7 +8,7 @@
 
 namespace lgm::detail {
 
-// Sizes from here on are all the same: no memory has as much. Two of them can still be added.
+// Stands for any size that no memory has. Two of them can still be added without overflow.
 constexpr std::int64_t endless_size = std::int64_t(1) << 61;
 
 // a b, both >= 0, or endless_size.
@@ -30,8 +30,8 @@ std::int64_t largest_that_fits(std::int64_t low, std::int64_t high, Fits fits) {
   return low;
 }
 
-// Hands out consecutive pieces of a workspace. One walk serves both purposes: over no memory it only adds up
-// the bytes, so that what is sized cannot differ from what is carved.
+// Hands out consecutive pieces of a workspace. Without memory it only adds up their bytes. The same code runs for both, so that
+// the size cannot differ from the pieces.
 class arena {
  public:
   static constexpr std::size_t alignment = 64;  // a cache line, and the widest SIMD register

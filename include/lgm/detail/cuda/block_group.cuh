@@ -7,15 +7,15 @@
 
 // Groups (group.hpp) of a device's threads: a part of a warp, and a block. The only file with barriers.
 //
-// A reduction combines the lanes in a tree that depends on their number alone, the lower lane's value first on every lane,
-// so that all get the same bits also from an operator that does not commute for values that are not numbers.
+// A reduction combines the lanes in a tree that depends on their number alone, and passes the lower lane's value first. So all
+// lanes get the same bits, even from an operator that does not commute for NaN.
 
 namespace lgm::detail {
 
-// The calls of a group, from what a kind of group brings: Base::lanes, Base::lane(), Base::sync() and combine(value, op).
-// Vectors: of 16 bytes, as many as a lane keeps of a row in registers. Each algorithm on a row is then compiled once for
-// every element of a lane, so that algorithms of many steps are better off with 0: their rows stay in memory, which the
-// first-level cache holds, and pass through a lane's registers 16 bytes at a time.
+// The calls of a group, over the primitives of a kind of group: Base::lanes, Base::lane(), Base::sync() and combine(value, op).
+// Vectors: how many vectors of 16 bytes of a row a lane keeps in registers. Each algorithm on a row is compiled once for every
+// element of a lane. Long algorithms are better off with 0: their rows stay in memory, in the first-level cache, and pass
+// through a lane's registers 16 bytes at a time.
 template <class Base, int Vectors>
 class lane_calls : public Base {
  public:
@@ -121,7 +121,7 @@ class lane_calls : public Base {
       for (int e = 0; e < width; ++e)
         if (first + e < n) to[first + e] = v.values[e];
     }
-    // f(value&, i) for each element of the vector. They take turns in the first place, so that f is compiled once and no
+    // f(value&, i) for each element of the vector. Each in turn moves to the first place, so that f is compiled once and no
     // register is indexed.
     template <class F>
     __device__ static void visit_vector(vector& v, std::int64_t first, std::int64_t n, F& f) {

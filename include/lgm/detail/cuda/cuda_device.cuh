@@ -46,7 +46,7 @@ class cuda_device {
 
   status result() const { return result_; }
 
-  // Enough for the partial sums of what is cut along its inner dimension, of which only small products are.
+  // Enough for the partial sums of products that are cut along their inner dimension; only small ones are.
   static std::size_t scratch_bytes(const shape& s) {
     constexpr std::int64_t most = std::int64_t(32) << 20;
     const auto at_most = [&](std::int64_t rows, std::int64_t columns) {
@@ -64,7 +64,7 @@ class cuda_device {
     Kernel argument = kernel;
     void* arguments[] = {&argument, &tasks};
     const auto function = reinterpret_cast<const void*>(&run_tasks<Lanes, Kernel>);
-    // Speaks of this launch alone, and leaves the caller's last error as it is.
+    // The error of this launch alone; the caller's last error stays as it is.
     const cudaError_t answer =
         cudaLaunchKernel(function, dim3(static_cast<unsigned>(shape.blocks)),
                          dim3(static_cast<unsigned>(shape.threads)), arguments, 0, context_.stream);

@@ -6,8 +6,8 @@
 
 namespace lgm::detail {
 
-// How tasks become a grid: groups within a warp share a block of 128 threads, wider ones have one each. Whatever is beyond the
-// grid's limit is done by groups that take several tasks in turn.
+// How tasks become a grid. Groups within a warp share a block of 128 threads; a wider group has a block of its own. Beyond the
+// grid's limit, groups take several tasks in turn.
 struct launch_shape {
   std::int64_t blocks;
   int threads;  // of a block

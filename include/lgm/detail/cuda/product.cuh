@@ -21,7 +21,7 @@ class cuda_product {
   cuda_product(const cuda_context& context, const workspace& scratch)
       : context_(context), scratch_(scratch) {}
 
-  // Enqueues c = alpha op(a) op(b) + beta c. What cuBLASLt answered first that is no success.
+  // Enqueues c = alpha op(a) op(b) + beta c. Returns the first status of cuBLASLt that is not success.
   // cuBLAS is column-major: row-major c = op(a) op(b) is its transpose, op(b)' op(a)', of the same memory.
   cublasStatus_t enqueue(number_format format, bool transpose_a, bool transpose_b, std::int64_t m,
                          std::int64_t n, std::int64_t k, T alpha, const void* a, std::int64_t lda,
@@ -69,7 +69,7 @@ class cuda_product {
     return answer == CUBLAS_STATUS_SUCCESS;
   }
 
-  // Algorithms that take our scratch, whatever the operands' alignment, and whose sums do not depend on who is first.
+  // Admits algorithms that fit the scratch and the operands' alignment, and whose sums are in a fixed order.
   bool prefer(cublasLtMatmulPreferenceOpaque_t& preference, const void* left, const void* right,
               const void* out) {
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {

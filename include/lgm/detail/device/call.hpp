@@ -12,8 +12,8 @@
 #include <lgm/detail/scalar.hpp>
 #include <lgm/types.hpp>
 
-// The functions that look at samples and classes, on any device: what host.hpp checks and decides before it computes, but
-// for what lies in the device's memory (labels, and what is behind alpha_at), which the kernels judge.
+// The functions of samples and classes, on any device: what is checked and decided before anything is enqueued. Kernels check
+// what lies in the device's memory, which are the labels and alpha_at.
 
 namespace lgm::detail {
 

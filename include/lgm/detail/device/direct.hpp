@@ -6,9 +6,9 @@
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
 
-// The three loops over samples, classes and dims of a diagonal covariance, direct.hpp's counterpart: on differences, so
-// that nothing cancels. A lane has one column of the result and a block of its rows in registers; what the rows share is
-// read side by side by the lanes, and what the columns share is the same address for all of them.
+// The three loops over samples, classes and dims of a diagonal covariance, detail/host/direct.hpp's counterpart: on
+// differences, so that nothing cancels. A lane has one column of the result and a block of its rows in registers. Lanes read
+// neighbouring addresses of what belongs to columns, and the same address of what belongs to rows.
 
 namespace lgm::detail {
 

@@ -18,9 +18,9 @@
 #include <lgm/types.hpp>
 #include <type_traits>
 
-// Losses and gradients on a device, detail/host/loss.hpp's counterpart. A row tile is a handful of kernels: prepare_kernel,
-// the product, visit_kernel (or gather_kernel, evidence_kernel and visit_kernel, where a tile has not all classes), two products
-// more, and what remains for each class.
+// Losses and gradients on a device, detail/host/loss.hpp's counterpart. A row tile takes a handful of kernels: prepare_kernel,
+// a product, visit_kernel (where a tile has not all classes: gather_kernel, evidence_kernel and visit_kernel), two more
+// products, and the kernels of the classes' gradients.
 
 namespace lgm::detail {
 
@@ -53,7 +53,7 @@ struct gather_kernel {
   }
 };
 
-// gathered: the evidence of all class tiles is in, and yet to be merged where rows are in parts.
+// gathered: the evidence of all class tiles is summed; where rows are in parts, their parts are merged here.
 template <class T>
 struct evidence_kernel {
   device_tile<T> t;
@@ -67,9 +67,9 @@ struct evidence_kernel {
   }
 };
 
-// A part of the tile's rows, one after the other, or a range of their classes: from products to weights, with their sums by
-// class and what the features' gradient begins with. one_visit: the row's evidence is yet to be gathered, and the row is read
-// once for all of it; finished: the products have become logits.
+// Turns a part of the tile's rows, one after the other, or a range of their classes, from products into weights; sums them by
+// class; and writes the part of the features' gradient that is no product. one_visit: the row's evidence is summed here too, in
+// the same visit. finished: the products are logits already.
 template <class T>
 struct visit_kernel {
   device_tile<T> t;
@@ -122,7 +122,7 @@ struct visit_kernel {
   }
 };
 
-// What the features' gradient of a row begins with whose classes are in parts.
+// The part of the features' gradient that is no product, of rows whose classes are in parts.
 template <class T>
 struct init_gradient_kernel {
   device_tile<T> t;
@@ -299,8 +299,8 @@ class device_loss {
     const loss_requests& requested = call.requested;
     const shape& s = call.shape;
     const std::int64_t samples = requested.visit ? s.samples : 0;
-    // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
-    // Rows that are in parts have their evidence first too, but keep their logits.
+    // Where a tile has whole rows, one visit to each row turns it into weights. Else the evidence of all class tiles comes
+    // first. Rows that are in parts have their evidence first too, but keep their logits.
     const bool whole = requested.gather && requested.differentiate && plan_.whole_rows && s.classes > 0,
                one_visit = whole && plan_.class_parts == 1, finished = whole && !one_visit;
 

@@ -17,8 +17,8 @@
 #include <limits>
 
 // The moments on a device, detail/host/moment_sums.hpp's counterpart. A class's samples are merged one after the other, in the
-// order they have in the call, each dimension by itself: the bits of count, mean and m2 do not depend on how samples are cut
-// into tiles or batches.
+// order of the call, each dimension by itself. So the bits of count, mean and m2 do not depend on how samples are cut into
+// tiles or batches.
 
 namespace lgm::detail {
 
@@ -50,7 +50,7 @@ struct device_moments_buffers {
   }
 };
 
-// The size is that of double accumulators whatever their type: workspace_size does not know it.
+// The size for double accumulators, whatever their type is: workspace_size does not know it.
 inline std::size_t device_moments_bytes(const device_moments_plan& p, const shape& s) {
   arena a;
   const device_moments_buffers<double> sizes(a, p, s.dims);
@@ -79,7 +79,7 @@ struct moments_tile {
   }
 };
 
-// The classes of the tile's samples; those that do not count have that beyond the last.
+// The keys of the tile's samples: their classes; for samples that do not count, the number of classes.
 template <class T, class A>
 struct moments_key_kernel {
   moments_tile<T, A> t;
@@ -273,8 +273,8 @@ status device_merge_moments(Device& device, const shape& s, const class_moments<
   return device.result();
 }
 
-// Parameters from moments. What all classes share, their total count and pooled variances, each task finds for itself:
-// there is no workspace, and pooling is seldom asked for.
+// Parameters from moments. Each task computes for itself what all classes share, their total count and pooled variances: there
+// is no workspace, and pooling is rare.
 template <class A, class T>
 struct estimate_kernel {
   lgm::shape shape;

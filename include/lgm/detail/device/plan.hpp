@@ -17,22 +17,22 @@
 
 namespace lgm::detail {
 
-// What a context asks of its calls: what their tiles are kept within, and how products are made.
+// A context's limits and choices for its calls.
 struct device_limits {
   std::size_t tile_bytes = 0;
   lgm::precision precision = lgm::precision::highest;
 };
 
-// How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks: by the shape and the
-// limit alone, which device runs them does not matter.
+// How a call is cut into tiles so that its workspace stays within a limit, and its kernels into tasks. It depends on the shape
+// and the limit alone, not on which device runs them.
 struct device_plan {
   std::int64_t rows = 0;     // samples in a tile
   std::int64_t classes = 0;  // classes in a tile
   std::int64_t stride = 0;   // elements between rows of the tile
   std::int64_t row_parts =
       1;  // of a tile's rows: a group visits those of a part in turn, and sums over them by class
-  // Of a row's classes, each a group's of its own (the row's state merges): few rows with a group each would leave most of
-  // the device idle.
+  // Parts of a row's classes; a group takes each, and the row's state merges. With few rows, one group a row would leave most
+  // of the device idle.
   std::int64_t class_parts = 1;
   std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
   std::int64_t mean_parts = 1;    // of the classes, for the mean of the means
@@ -53,13 +53,13 @@ struct device_plan {
     return larger(count_chunk, ceil_divide(samples, count_tasks));
   }
 
-  // Whether the launches would take longer than the work: device_small.hpp has two for all of it.
+  // Whether launches would take longer than the work: small.hpp then does it all in two.
   static bool is_small(const shape& s) {
     constexpr std::int64_t most = std::int64_t(1) << 13;
     return s.samples > 0 && s.samples <= 4096 && s.dims > 0 && bounded_product(s.classes, s.dims) <= most;
   }
 
-  // features: their format. forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which
+  // features: their format. forward_only: a tile is not needed after its logits, so that tall tiles of some classes, which
   // read the means less often, beat low ones of whole rows.
   template <class T>
   static device_plan make(const shape& s, const device_limits& limits, number_format features,
@@ -68,13 +68,13 @@ struct device_plan {
  private:
   template <class T>
   void set_tile(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
-    // Tensor cores want rows of 16-bit operands to begin at multiples of 16 bytes.
+    // For tensor cores, rows of 16-bit operands begin at multiples of 16 bytes.
     const std::int64_t vector = 16 / bytes_of<T>(form.format);
     operand_stride = is_narrow(form.format) ? ceil_divide(s.dims, vector) * vector : s.dims;
     rows = tile_rows;
     classes = tile_classes;
     stride = ceil_divide(classes, vector) * vector;
-    // One row a group while the sums by class of all rows are small; else eight, so that they are a fraction of the tile.
+    // One row a group where the sums by class of all rows are small. Else eight, so that the sums are a fraction of the tile.
     constexpr std::int64_t few = std::int64_t(1) << 18;
     const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
     row_parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1, 2048);
@@ -94,7 +94,7 @@ struct device_state : call_state<T> {
   T extra_norm;           // of class_constants
 };
 
-// The pieces of the workspace; carving and sizing are the same walk.
+// The pieces of the workspace. The same code carves and sizes it.
 template <class T>
 struct device_buffers {
   device_state<T>*
@@ -106,8 +106,8 @@ struct device_buffers {
   // are zero.
   product_operand<T> samples;
   T* tile;  // [plan.rows, plan.classes], row stride plan.stride: products, then logits, then weights
-  // [plan.rows, plan.classes], row stride plan.stride: weights where they are not multiplied as the tile has them. Of two
-  // parts high is null: it is the tile.
+  // [plan.rows, plan.classes], row stride plan.stride: the weights, where products do not take them from the tile. With two
+  // parts high is null: the tile has it.
   product_operand<T> weights;
   // The classes' operands of the products. Not diagonal: [plan.classes, dims], row stride plan.operand_stride, mu' / Lambda.
   // Diagonal: for the logits 1 / sigma and mu' / sigma, [dims, plan.stride] each, and for the features' gradient 1 / Lambda
@@ -130,8 +130,8 @@ struct device_buffers {
   T* target_squares;
   T* target_scalars;      // [plan.target_parts, plan.classes, 3]
   row_record<T>* record;  // [plan.rows]
-  // [plan.rows, plan.class_parts], what each range of a row's classes says of it, and the sum of its weights. Where a call may be
-  // split: as large for any number of samples.
+  // [plan.rows, plan.class_parts], what each range of a row's classes says of it, and the sum of its weights. Where a call may
+  // be split: as large for any number of samples.
   row_record<T>* part_record;
   weight_sums<T>* part_weight;
   std::int64_t *target,

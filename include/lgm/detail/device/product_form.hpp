@@ -15,8 +15,8 @@ namespace lgm::detail {
 struct product_form {
   number_format format = number_format::full;
   int feature_parts = 1, mean_parts = 1, weight_parts = 1;
-  // Features enter the products as they are, rather than centred, where rounding what is centred would lose more. What that
-  // adds to the products is a constant of each class.
+  // Features enter the products as they are, not centred: centred features would have to be rounded. What that adds to the
+  // products is one constant for each class.
   bool uncentred = false;
 
   // The error of these products, as a fraction of the product of their operands' norms: what the means leave out and, where
@@ -92,8 +92,8 @@ struct product_operand {
   }
 };
 
-// A sample's features, centred. Products of one row of the features' gradient take no features, so that these need not be
-// what an operand has kept of them.
+// A sample's features, centred, and not rounded as an operand's are: the feature gradient's part outside the products may take
+// them exactly.
 template <class T>
 struct centred_features {
   number_array<T> features;
@@ -111,10 +111,10 @@ struct feature_row {
   std::int64_t first;
   bool uncentred;
 };
-// For centre_row. Returns the value that was to be stored, not the rounded one: the norm is of the features themselves. The
-// rounding error r then puts a logit off by r mu'_k / Lambda_k, which cancellation bounds. The norm of the rounded value would
-// put it off by r (x' - mu'_k). That is less near a class, where logits are computed again anyway, and more far from all
-// classes, where the target's logit, computed from differences, would not share the error.
+// For centre_row. Returns the value before rounding, so that the norm is that of the features themselves. The rounding error r
+// then changes a logit by r mu'_k / Lambda_k, which cancellation bounds. With the norm of the rounded value it would change by
+// r (x' - mu'_k). That is less near a class, where logits are computed again anyway. It is more far from all classes, where the
+// target's logit comes from differences and would not have the same error.
 template <class T>
 LGM_HD T store_centred(const feature_row<T>& row, std::int64_t j, T value, T offset) {
   row.operand.store(row.first + j, row.uncentred ? value : value - offset);

@@ -10,9 +10,9 @@
 
 namespace lgm::detail {
 
-// Sorts the rows of a tile by their keys, in their order where keys are equal, by counting for each how many come before it.
-// Each pair is compared once: for the rows of a tile that is little beside the rest, and takes one launch and no scratch, where
-// a radix sort takes several. A task counts for some rows at a time, which read the keys once, in 16 bits of a sum each.
+// Sorts the rows of a tile by their keys, stably, by counting for each row how many come before it. Each pair is compared once.
+// For the rows of a tile that is little work, in one launch and without scratch; a radix sort takes several launches. A task
+// counts for several rows in one pass over the keys, each in 16 bits of a sum.
 struct rank_kernel {
   static constexpr std::int64_t task_rows = 4, most_rows = std::int64_t(1) << 14;
 

@@ -50,8 +50,8 @@ struct logits_kernel {
   }
 };
 
-// A part of the tile's rows, one after the other, or a range of their classes: what the classes of the tile say of them, and
-// with the last the scores.
+// A part of the tile's rows, one after the other, or a range of their classes: adds the classes of the tile to the rows'
+// records, and after the last tile writes the scores.
 template <class T>
 struct score_kernel {
   device_tile<T> t;

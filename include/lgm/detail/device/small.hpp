@@ -16,8 +16,8 @@
 
 namespace lgm::detail {
 
-// Rows: losses, weights and the features' gradient. The groups know nothing of each other: each counts all samples, and
-// keeps a state and class constants of its own.
+// Rows: losses, weights and the features' gradient. Groups do not communicate: each counts all samples, and keeps a state and
+// class constants of its own.
 template <class T>
 struct small_rows_kernel {
   device_tile<T> t;
@@ -27,7 +27,7 @@ struct small_rows_kernel {
     const std::int64_t classes = t.class_count, dims = t.call.shape.dims;
     const bool gather = t.call.requested.gather, differentiate = t.call.requested.differentiate;
     device_tile<T> own = t;
-    own.call.kind = {target_kind::labels};  // as it is: so that the compiler drops what is for others
+    own.call.kind = {target_kind::labels};  // it is; said here, the compiler drops the code for the others
     own.b.state = t.b.state + 1 + part;
     own.b.offset = nullptr;
     own.centre = t.call.mixture.origin;
@@ -84,7 +84,7 @@ struct small_rows_kernel {
   LGM_HD void add_classes(const Group& group, std::int64_t i, T base_scale) const {
     if (t.call.gradient.feature == nullptr) return;
     const T* const weights = t.tile_row(i);
-    // On a shard the target's class has added its mean, or will, in one sum.
+    // On a shard the target's mean is added once, in one sum.
     const T* const target =
         is_shard(t.call.shape) || t.b.target[i] < 0 ? nullptr : t.parameters_of(t.b.target[i]).mean;
     const number_array<T> x = t.features(i);

@@ -73,7 +73,7 @@ struct device_tile {
   // Of a part: where it begins in its tile.
   LGM_HD std::int64_t begin_in(const device_tile& whole) const { return first_class - whole.first_class; }
 
-  // What one part of a row's classes has said of it so far. Before the first class tile that is nothing.
+  // The record of row i from one part of its classes, of the class tiles so far; empty before the first.
   LGM_HD row_record<T> part_record_of(std::int64_t i, std::int64_t part) const {
     return class_parts == 1 || first_class == 0 ? b.record[i] : b.part_record[i * class_parts + part];
   }
@@ -82,7 +82,7 @@ struct device_tile {
                                 const row_record<T>& r) const {
     group.one_lane([&] { (class_parts == 1 ? b.record[i] : b.part_record[i * class_parts + part]) = r; });
   }
-  // Adds what all parts have said.
+  // Merges the records of all parts into r.
   LGM_HD void merge_parts(std::int64_t i, row_record<T>& r) const {
     for (std::int64_t part = 0; class_parts > 1 && part < class_parts; ++part) {
       const row_record<T>& from = b.part_record[i * class_parts + part];
@@ -90,7 +90,7 @@ struct device_tile {
       r.likelihood += from.likelihood;
       take_larger(from.best, r.best);
       take_larger(from.target_class, r.target_class);
-      // Classes that are as near are as good: only their distance is asked for.
+      // Of equally near classes any will do: only the distance is used.
       r.nearest.take_nearer(from.nearest);
     }
   }
@@ -100,7 +100,7 @@ struct device_tile {
   }
   LGM_HD centred_features<T> centred(std::int64_t i) const { return {features(i), b.offset}; }
   LGM_HD T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
-  // The features' gradient is summed in T: where it goes, or, where that has 16 bits, in the workspace.
+  // The features' gradient is summed in T: in the caller's array, or in the workspace where that has 16 bits.
   LGM_HD std::int64_t feature_sum_stride() const {
     return is_narrow(call.gradient.feature_format) ? call.shape.dims
                                                    : row_stride(call.shape.gradient_stride, call.shape.dims);
@@ -110,7 +110,7 @@ struct device_tile {
                ? b.feature_sums + i * call.shape.dims
                : static_cast<T*>(call.gradient.feature) + (first_row + i) * feature_sum_stride();
   }
-  // Puts the finished sums of row i where they go.
+  // Writes the finished sums of row i to the caller's array.
   template <class Group>
   LGM_HD void write_feature_gradient(const Group& group, std::int64_t i) const {
     if (call.gradient.feature == nullptr || !is_narrow(call.gradient.feature_format)) return;
@@ -129,7 +129,7 @@ struct device_tile {
   LGM_HD const device_state<T>& state() const { return *b.state; }
   LGM_HD std::int64_t target(std::int64_t i) const { return b.target[i]; }
   LGM_HD bool counts(std::int64_t i) const { return b.counts[i] != 0; }
-  // The constants of the tile's classes, with the bounds that a kernel of their own has found.
+  // The constants of the tile's classes, with the bounds that bounds_kernel has found.
   LGM_HD class_constants<T> constants() const {
     class_constants<T> c = b.constants;
     c.max_scale = b.state->max_scale;
@@ -210,7 +210,7 @@ struct device_tile {
         fault);
   }
 
-  // Puts the weights of row i, rounded before, where the products take them from.
+  // Writes the weights of row i, already rounded, to the products' operand.
   template <class Group, class Row>
   LGM_HD void store_weights(const Group& group, std::int64_t i, Row& row) const {
     const std::int64_t first = i * tile_stride;
@@ -227,7 +227,7 @@ struct device_tile {
     }
     row.store(tile_row(i));
   }
-  // What the features' gradient of row i has besides the products; from the first class tile on they add up.
+  // The part of the features' gradient of row i that is no product. The first class tile writes it, the others add to it.
   template <class Group>
   LGM_HD void init_gradient(const Group& group, std::int64_t i, const row_record<T>& r,
                             const weight_sums<T>& weights) const {
@@ -248,7 +248,7 @@ struct device_tile {
                    [&](std::int64_t j) { out[j] = T(0); });
   }
 
-  // Adds the losses of the tile, in double, and with the last tile writes what is asked for.
+  // Adds the losses of the tile, in double; with the last tile writes the sums that are wanted.
   template <class Group>
   LGM_HD void add_losses(const Group& group, bool last) const {
     const auto sum = [&](auto field) {

@@ -146,8 +146,8 @@ struct bounds_kernel {
           t.class_count, T(0), [&](std::int64_t k) { return c.scale[k]; }, maximum{});
     const T norm = group.reduce(
         t.class_count, T(0), [&](std::int64_t k) { return c.norm[k]; }, maximum{});
-    // What a feature that is not centred adds to the products' sums, which are float's: four times its unit roundoff for
-    // the way in which tensor cores add.
+    // Features that are not centred make the products' sums, in float, larger. The factor is four times float's unit roundoff,
+    // because tensor cores truncate as they add.
     T extra_norm = 0;
     if (t.form.uncentred)
       extra_norm = T(4) * numeric<T>::epsilon / c.epsilon *
@@ -261,11 +261,12 @@ class device_tiles {
   }
 
  private:
-  // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
-  // zero lose nothing in the products, and 0 on a shard whose row states are to be relative to what all shards know.
+  // Sets the offset: the mixture's origin, or where none is given the mean of the means, so that features and means far from
+  // zero lose nothing in the products. 0 on a shard without an origin whose row states must be relative to a point that all
+  // shards know.
   void centre() {
     const T* const given = t.call.mixture.origin;
-    if (given != nullptr) t.b.offset = const_cast<T*>(given);  // which is read alone
+    if (given != nullptr) t.b.offset = const_cast<T*>(given);  // it is only read
     t.centre = t.b.offset;
     if (given != nullptr) return;
     if (t.call.shape.covariance == covariance::identity && t.call.shares_states) {

@@ -11,7 +11,7 @@
 #include <lgm/schedule.hpp>
 #include <lgm/types.hpp>
 
-// Functions on a device whose numbers each depend on a few others: a task has a block of them.
+// Functions whose results are independent numbers: a task computes a block of them.
 
 namespace lgm::detail {
 

@@ -15,8 +15,8 @@
 
 namespace lgm::detail {
 
-// The host as a device (detail/device/launch.hpp), for drivers that are written once for both: those whose time is that of their
-// products. Its groups are single threads; left operands are not transposed. T: what is multiplied.
+// The host as a Device (detail/device/launch.hpp), for drivers that are written once for both, because their products take
+// nearly all of their time. Its groups are single threads; left operands are not transposed. T: the type of the products.
 template <class T, class Threads>
 class host_device {
  public:

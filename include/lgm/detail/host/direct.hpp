@@ -7,9 +7,9 @@
 #include <lgm/detail/workspace.hpp>
 #include <type_traits>
 
-// The three loops over samples, classes and dims of a diagonal covariance, on one thread. They work on
-// differences, so that nothing cancels, at the cost of the matrix products that the expanded form takes: two
-// multiply-adds for each of samples x classes x dims (three more additions for the variances' gradient).
+// The three loops over samples, classes and dims of a diagonal covariance, on one thread. They work on differences, so that
+// nothing cancels. They cost as much as the matrix products of the expanded form: two multiply-adds for each of samples x
+// classes x dims, and three more additions for the variances' gradient.
 
 namespace lgm::detail {
 

@@ -9,15 +9,13 @@
 #include <lgm/detail/workspace.hpp>
 #include <lgm/host_context.hpp>
 
-// Matrix products on one thread through the kernel inside Eigen's product. The product itself would take
-// memory from the heap and start threads of its own; the kernel takes its packing buffers from whoever calls
-// it.
+// Matrix products on one thread, by the kernel inside Eigen's product. Eigen's product itself allocates memory and starts
+// threads; the kernel takes its packing buffers from the caller.
 
 namespace lgm::detail {
 
-// Packing buffers of one thread, and how a product is cut to fit the caches: fixed sizes rather than Eigen's,
-// which follow the machine's caches, so that a workspace has the same size everywhere and a larger one never
-// fits less.
+// Packing buffers of one thread, and how a product is cut to fit the caches. Eigen's own sizes follow the machine's caches.
+// These are fixed, so that a workspace has the same size on every machine, and a larger one never holds less.
 template <class T>
 struct gemm_scratch {
   static constexpr std::int64_t inner_block = 192;  // a panel of both operands stays in the first-level cache
@@ -126,8 +124,8 @@ void copy_columns(std::int64_t columns, std::int64_t rows, const T* from, std::i
 // c [m, n] += a b^T, all row-major with row strides lda, ldb, ldc; a [m, k], b [n, k]. An element of the product has the same
 // bits wherever it lies and whatever m and n are: it follows from its two vectors alone.
 //
-// Eigen's kernel sums over k in order in panels of three packets of b's rows and of two, however many rows a has; and with
-// several partial sums in the narrower ones that take what is left. Here nothing is left.
+// Eigen's kernel sums over k in order in panels of three or two packets of b's rows, however many rows a has. In the narrower
+// panels that take the rest it keeps several partial sums. Here there is no rest.
 template <class T>
 void ordered_gemm(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, std::int64_t lda, const T* b,
                   std::int64_t ldb, T* c, std::int64_t ldc, const gemm_scratch<T>& scratch) {
@@ -174,7 +172,7 @@ void ordered_gemm(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, st
   }
 }
 
-// The same through the caller's hook; false: there is none, or it has not done it, and c is as it was.
+// The same by the caller's hook. Returns false where there is none, or where it declined; c then is as it was.
 template <class T>
 bool external_gemm(const gemm_hook& hook, bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n,
                    std::int64_t k, T alpha, const T* a, std::int64_t lda, const T* b, std::int64_t ldb,

@@ -32,7 +32,8 @@ class host_loss {
   void run() {
     const loss_requests& requested = call_.requested;
     const shape& s = call_.shape;
-    // A tile of whole rows becomes weights in one visit to each row; else all class tiles' evidence comes first.
+    // Where a tile has whole rows, one visit to each row turns it into weights. Else the evidence of all class tiles comes
+    // first.
     const bool one_visit = requested.gather && requested.differentiate && t_.plan.whole_rows && s.classes > 0;
     if (call_.log_cutoff > numeric<T>::negligible) t_.expect_zeros();
     begin();
@@ -116,7 +117,7 @@ class host_loss {
       else
         t_.prepare_constants();
       make_weights(one_visit, needs_logits, out, stride);
-      // Where nothing is there yet to be added to, the means' gradients are made in their own place.
+      // Unless they add to earlier ones, the means' gradients are made where they belong.
       T* const mean = call_.gradient.mean;
       T* const whole = call_.gradient.accumulate || t_.first_row > 0 ? nullptr : mean;
       t_.multiply_weights(out, stride, call_.wants_parameters(), mean != nullptr,

@@ -19,9 +19,9 @@
 #include <type_traits>
 #include <utility>
 
-// The host driver of the moments. A class's samples are merged into its moments one after the other, in the order
-// they have in the call: the bits of count, mean and m2 depend neither on threads nor on how samples are cut into tiles
-// or batches, and those of the scatter not on threads.
+// The host driver of the moments. A class's samples are merged into its moments one after the other, in the order of the call.
+// So the bits of count, mean and m2 depend neither on threads nor on how samples are cut into tiles or batches, and the bits of
+// the scatter do not depend on threads.
 
 namespace lgm::detail {
 
@@ -73,7 +73,7 @@ struct moments_buffers {
   }
 };
 
-// The size is that of double accumulators whatever their type: workspace_size does not know it.
+// The size for double accumulators, whatever their type is: workspace_size does not know it.
 inline std::size_t moments_bytes(const moments_plan& p, const shape& s) {
   arena a;
   const moments_buffers<double> sizes(a, p, s.dims);

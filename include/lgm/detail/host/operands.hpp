@@ -16,11 +16,11 @@
 
 namespace lgm::detail {
 
-// Which operand of the products is at hand; the two are the same but for a diagonal covariance.
+// Which operand of the products the buffer holds. The two differ only for a diagonal covariance.
 enum class operand_kind { none, logits, gradient };
 
-// The classes' side of the products: what the means and variances of a range of classes become before features or
-// weights are multiplied with them.
+// The classes' operand of the products: means and variances of a range of classes, in the form that features or weights are
+// multiplied with.
 template <class T, class Threads>
 class host_operands {
  public:
@@ -33,10 +33,10 @@ class host_operands {
     return mixture_.log_prior != nullptr ? mixture_.log_prior[k] : uniform_log_prior_;
   }
 
-  // offset = the mixture's origin; where none is given, the mean of the means, so that features and means that lie far from
-  // zero lose nothing in the products. Where they do not (its square is less than a quarter of the means' squares, on
-  // average), and on a shard, which knows its own means alone, offset = 0: the means, if their variances are one, are the
-  // operand as they are, and so are the features.
+  // Sets the offset: the mixture's origin, or where none is given the mean of the means, so that features and means far from
+  // zero lose nothing in the products. The offset is 0 on a shard without an origin, since it does not know the other means,
+  // and where the means lie near zero: the square of their mean is less than a quarter of their mean square. Then features, and
+  // with unit variances the means, are multiplied as they are.
   //   shares_states  whether row states are to merge with those of other shards
   void centre(bool shares_states) {
     shares_states_ = shares_states;
@@ -55,7 +55,7 @@ class host_operands {
 
   // Whether features and means are multiplied as the caller has them.
   bool is_raw() const { return raw_; }
-  // The point that both are counted from, [dims]; null: 0.
+  // The point that is subtracted from both, [dims]; null: 0.
   const T* origin() const { return raw_ ? nullptr : b_.offset; }
   // Of classes [first_class + begin, ...), which prepare has made: [count, dims] where not diagonal.
   const T* operand(std::int64_t first_class, std::int64_t begin) const {

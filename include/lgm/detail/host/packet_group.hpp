@@ -48,7 +48,7 @@ struct packet {
       store_part(p, count);
     }
   }
-  // Once a row, and in every loop: calls keep the loops short.
+  // Used once a row, in every loop: a call keeps the loops short.
   [[gnu::noinline]] static packet load_part(const T* p, int count) {
     T lanes[std::size_t(size)] = {};
     for (int lane = 0; lane < count; ++lane) lanes[lane] = p[lane];
@@ -110,7 +110,7 @@ struct packet {
   EIGEN_ALWAYS_INLINE friend bool any_equal(packet a, packet b) {
     return Eigen::internal::predux_any(Eigen::internal::pcmp_eq(a.value, b.value));
   }
-  // Not a number is different from everything.
+  // NaN is different from everything.
   EIGEN_ALWAYS_INLINE friend bool any_different(packet a, packet b) {
     const native same = Eigen::internal::pcmp_eq(a.value, b.value);
     const native all = Eigen::internal::pcmp_eq(b.value, b.value);
@@ -191,8 +191,8 @@ struct packet_group {
     if (i < n) f(packet_index{i, static_cast<int>(n - i)});
   }
 
-  // Four packets in flight hide the latency of op. What is left takes turns in one short loop: f is compiled five times, and
-  // with a loop that is unrolled in full more than eight.
+  // Four packets in flight hide the latency of op. The rest goes through one short loop: f is compiled five times. A loop that
+  // is unrolled in full would compile it more than eight times.
   template <class F, class Op>
   T reduce(std::int64_t n, T init, F f, Op op) const {
     constexpr int size = packet<T>::size;

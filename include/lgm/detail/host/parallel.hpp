@@ -24,7 +24,7 @@ struct one_thread {
 #if defined(_OPENMP)
 struct openmp_threads {
   static int available() { return omp_get_max_threads(); }
-  // A team may come out smaller than asked for (inside a parallel region, for one); f has to do with any.
+  // OpenMP may give a smaller team than asked for (inside a parallel region, for one): f works with any.
   template <class F>
   static void run(int threads, F f) {
 #pragma omp parallel num_threads(threads)
@@ -61,7 +61,7 @@ template <class Threads>
 }
 
 // body(task, slot) for every task of [0, tasks), in any order; no two tasks run with the same slot of [0,
-// threads) at a time. What a task computes must not depend on its slot. The body is compiled once, whoever runs it.
+// threads) at a time. What a task computes must not depend on its slot. The body is compiled once for all kinds of threads.
 template <class Threads, class Body>
 void parallel_for(const parallel_for_hook& hook, int threads, std::int64_t tasks, Body body) {
   run_tasks<Threads>(hook, threads, tasks, &body, [](void* state, std::int64_t task, int slot) {

@@ -15,9 +15,8 @@
 
 namespace lgm::detail {
 
-// How a call is cut into tiles so that its workspace stays within a limit. The [samples, classes] matrix
-// exists only as a tile of it: all classes of some samples where that leaves a useful height, else some
-// classes of some samples.
+// How a call is cut into tiles so that its workspace stays within a limit. Only one tile of the [samples, classes] matrix
+// exists at a time. It has all classes of some samples where that leaves a useful height, else some classes of some samples.
 struct host_plan {
   int threads = 1;           // slots of parallel_for
   std::int64_t rows = 0;     // samples in a tile
@@ -47,8 +46,8 @@ struct host_plan {
     std::int64_t row_tasks, column_tasks;
     std::int64_t tasks() const { return row_tasks * column_tasks; }
   };
-  // Two tasks for each thread, if that leaves each a grain of the multiply-adds. A task packs its rows of one operand and
-  // its columns of the other: of the ways to cut, the one that packs least.
+  // Two tasks for each thread, if each then has a grain of multiply-adds. A task packs its rows of one operand and its columns
+  // of the other; the product is cut in the way that packs least.
   partition partition_product(std::int64_t height, std::int64_t width, std::int64_t inner) const {
     const std::int64_t parts = parts_of(bounded_product(bounded_product(height, width), inner));
     const auto split = [](std::int64_t length, std::int64_t n, std::int64_t unit) {
@@ -70,19 +69,19 @@ struct host_plan {
     return smaller(block, ((count + parts - 1) / parts + 7) / 8 * 8);
   }
 
-  // forward_only: a tile is done with once its logits are, so that tall tiles of some classes, which read the means less
-  // often, beat low ones of whole rows.
+  // forward_only: a tile is not needed after its logits. Tall tiles of some classes, which read the means less often, then beat
+  // low ones of whole rows.
   template <class T>
   static host_plan make(const shape& s, int threads, std::size_t tile_bytes, bool forward_only = false);
 
  private:
-  // Tasks that some multiply-adds are worth.
+  // How many tasks `work` multiply-adds are worth.
   std::int64_t parts_of(std::int64_t work) const {
     return threads <= 1 ? 1 : std::clamp<std::int64_t>(work / grain, 1, 2 * std::int64_t(threads));
   }
 };
 
-// The pieces of the workspace; carving and sizing are the same walk.
+// The pieces of the workspace. The same code carves and sizes it.
 template <class T>
 struct host_buffers {
   T* offset;                     // [dims], what features and means are centred on
@@ -184,7 +183,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
     p.rows =
         largest_that_fits(useful, s.samples, [&](std::int64_t n) { return fits(n, p.classes, p.operand); });
   } else if (fits(useful, s.classes, smaller(s.classes, 4 * p.block))) {
-    // Whole rows, but the operands a part at a time, made anew for each tile.
+    // Whole rows, but only a part of the operands at a time, which each tile makes again.
     p.classes = s.classes;
     p.operand = smaller(s.classes, 4 * p.block);
     p.rows =
@@ -200,7 +199,7 @@ host_plan host_plan::make(const shape& s, int threads, std::size_t tile_bytes, b
         1, parts, [&](std::int64_t n) { return fits(p.rows, classes_of(n), classes_of(n)); }));
     p.operand = largest_that_fits(1, p.classes, [&](std::int64_t n) { return fits(p.rows, p.classes, n); });
   }
-  // What is done with at once is better still in a cache.
+  // A tile that is used at once had better fit a cache.
   if (forward_only) p.rows = smaller(p.rows, enough);
   if (s.samples > 0) {
     // Tiles of even height rather than a small last one.

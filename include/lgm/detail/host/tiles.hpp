@@ -66,7 +66,7 @@ class host_tiles {
 
   bool diagonal() const { return shape.covariance == covariance::diagonal; }
 
-  // Most weights may be zero: multiply_weights looks whether it is worth leaving them out, task by task.
+  // Most weights may be zero: each task of multiply_weights checks whether leaving them out is worth it.
   void expect_zeros() { expects_zeros_ = !diagonal(); }
 
   // Sets the state of the call, but for base_scale, which follows from the classes.
@@ -77,7 +77,7 @@ class host_tiles {
   const T* centred(std::int64_t i) const {
     return in_place_ ? features(i) : buffers.centred + i * shape.dims;
   }
-  // What centred counts from, [dims]; null: 0.
+  // The point that is subtracted from centred rows, [dims]; null: 0.
   const T* origin() const { return operands_.origin(); }
   std::int64_t centred_stride() const { return in_place_ ? stride_ : shape.dims; }
   T* tile_row(std::int64_t i) const { return tile + i * tile_stride; }
@@ -98,8 +98,8 @@ class host_tiles {
   }
 
   // f() for each row tile, and f() for each class tile within one.
-  //   all_count      no row will be left out. Where one is, the products take a copy of the rows, with the same values: what a
-  //                  row gets does not depend on the others
+  //   all_count      no row will be left out. Where one is, the products take a copy of the rows, with the same values, so that
+  //                  a row's results do not depend on the others
   //   shares_states  row states are to merge with those of other shards
   template <class F>
   void for_row_tiles(std::int64_t samples, bool all_count, bool shares_states, F f) {
@@ -156,7 +156,7 @@ class host_tiles {
         fault);
   }
 
-  // The class constants of the tile, which the products otherwise bring.
+  // The class constants of the tile, where no products are made that bring them.
   void prepare_constants() {
     for_operands([&](std::int64_t begin, std::int64_t count) {
       operands_.prepare(operand_kind::logits, first_class, begin, count);
@@ -205,8 +205,8 @@ class host_tiles {
   host_range<T> whole_range(std::int64_t i) const {
     return {first_class, buffers.constants, local_target(i)};
   }
-  // f(range, row) for the ranges of classes that row functions take at once of row i, in order. What is decided or summed within
-  // one does not depend on how classes are cut into tiles.
+  // f(range, row) for the ranges of classes of row i that row functions take at once, in order. A range's sums and decisions do
+  // not depend on how classes are cut into tiles.
   template <class F>
   void for_ranges(std::int64_t i, F f) const {
     const std::int64_t target = local_target(i);
@@ -223,7 +223,7 @@ class host_tiles {
   auto direct(std::int64_t i, std::int64_t first, const row_frame<T>& frame) const {
     return [this, i, first, &frame](std::int64_t k) { return distance(group_type{}, i, first + k, frame); };
   }
-  // Of few classes, and in many loops.
+  // Called for few classes, from many loops: compiled once.
   [[gnu::noinline]] T distance(const group_type& group, std::int64_t i, std::int64_t k,
                                const row_frame<T>& frame) const {
     const class_parameters<T> c = parameters_of(k);
@@ -392,7 +392,7 @@ class host_tiles {
       begin_class_sum(group_type{}, shape.dims, parameters_of(first_class + begin + c).mean, buffers.offset,
                       buffers.class_sum[begin + c], differences + c * shape.dims);
   }
-  // Their products; by_hook: false where there is none, or it has not done it.
+  // Their products, by the caller's hook; false where there is none, or where it declined.
   bool add_samples_by_hook(std::int64_t begin, std::int64_t count, T* differences) {
     return external_gemm(plan.gemm, true, false, count, shape.dims, row_count, T(1), tile + begin,
                          tile_stride, centred(0), centred_stride(), T(1), differences, shape.dims);
