@@ -5,7 +5,8 @@ seconds: compare.py's contenders on a CUDA device, in one process, on arrays mad
 
 Of each: `events`, by the device's clock with the second-level cache emptied before every step; `replay`, the same of the step
 captured as a CUDA graph; `host`, for how long a call keeps the host. Medians, in seconds. --kernels asks PyTorch's profiler
-which kernels a step of lgm's takes its time in, instead.
+which kernels a step of lgm's takes its time in, instead. --variants times lgm's steps alone, in several builds of the library
+(bench/variants.txt), in turn: `events` of each.
 
 Writes JSON after every shape, and goes on with the next where one does not fit or fails. Exit code 77: no PyTorch with a device.
 """
@@ -34,17 +35,24 @@ cuda-lgm cuda-softmax cuda-lgm-tf32 cuda-softmax-tf32 cuda-lgm-bf16-fast cuda-so
 cuda-softmax-bf16-autocast cuda-products cuda-products-tf32 cuda-products-bf16 cuda-liger-bf16 cuda-liger cuda-linear-ce-bf16
 cuda-linear-ce cuda-lgm-split-tf32 cuda-lgm-diagonal cuda-lgm-spherical cuda-softmax-compiled cuda-softmax-compiled-bf16
 """.split()
+VARIED = ("4096x1000x2048", "1024x100000x512", "16384x10x512", "256x100x384", "4096x128256x4096")
+VARIED_MODES = ("cuda-lgm", "cuda-lgm-tf32", "cuda-lgm-bf16-fast", "cuda-lgm-diagonal")
+ROUNDS = 5
 PROFILED_MODES = ("cuda-lgm", "cuda-lgm-bf16-fast", "cuda-lgm-diagonal")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True, metavar="FILE", help="liblgm_compare_cuda.so")
+    parser.add_argument("--library", metavar="FILE", help="liblgm_compare_cuda.so")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="for the JSON")
     parser.add_argument("--shapes", nargs="+", metavar="SAMPLESxCLASSESxDIMS", help=f"default: {' '.join(SHAPES)}")
     parser.add_argument("--budget", type=float, default=120, help="seconds for all (default: 120)")
     parser.add_argument("--kernels", action="store_true", help="the kernels of lgm's steps instead")
-    return parser.parse_args()
+    parser.add_argument("--variants", nargs="+", metavar="FILE", help="liblgm_variant_NAME.so: these instead of --library")
+    o = parser.parse_args()
+    if not o.library and not o.variants:
+        parser.error("--library or --variants")
+    return o
 
 
 def make(torch, shape):
@@ -124,6 +132,52 @@ def kernels_of(torch, contender):
     return {"kernels": sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])[:20]}
 
 
+def variants_of(torch, known, engines, data, end):
+    """{variant: {"events": seconds, "loss": as it computes it}} of one contender, the variants in turn."""
+    answer, made = {}, {}
+    for name, engine in engines.items():
+        answer[name] = {}
+        attempt(lambda: known.made(engine, data, 1), made, name)
+        if "failures" in made:
+            answer[name]["failures"] = made.pop("failures")
+    times = {name: [] for name in made}
+    for _ in range(ROUNDS):
+        for name, contender in list(made.items()):
+            if time.monotonic() > end:
+                break
+            try:
+                contender.prepare()
+                times[name] += engines[name].seconds(contender.step, 1 + 3)[1:]
+            except Exception as failure:
+                answer[name]["failures"] = {"step": str(failure)[:200]}
+                del made[name]
+    for name, contender in made.items():
+        if times[name]:
+            answer[name] |= {"events": statistics.median(times[name]), "loss": float(contender.out["loss"])}
+    return answer
+
+
+def main_of_variants(torch, o, end):
+    from comparison import cuda, problem
+    from comparison.contenders import CONTENDERS as KNOWN
+
+    engines = {Path(file).stem.removeprefix("liblgm_variant_"): cuda.CudaEngine(file) for file in sorted(o.variants)}
+    result = {"versions": next(iter(engines.values())).versions(), "budget": o.budget, "shapes": {}}
+    for text in o.shapes or VARIED:
+        shape = problem.Shape.parse(text)
+        found = result["shapes"][text] = {}
+        data = make(torch, shape)
+        for name in VARIED_MODES:
+            if shape.product > BFLOAT16_ONLY and KNOWN[name].mode.features != "bfloat16":
+                continue
+            if time.monotonic() < end:
+                found[name] = variants_of(torch, KNOWN[name], engines, data, end)
+            gc.collect()
+            torch.cuda.empty_cache()
+        o.out.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{text}: {max(0, end - time.monotonic()):.0f} s left", flush=True)
+
+
 def main():
     o = arguments()
     end = time.monotonic() + o.budget
@@ -136,6 +190,9 @@ def main():
     if not has_device:
         print("skipped: this Python has no PyTorch with a device")
         return 77
+    if o.variants:
+        main_of_variants(torch, o, end)
+        return 0
     from comparison import cuda, problem
     from comparison.contenders import CONTENDERS as KNOWN
 

@@ -24,6 +24,8 @@ block_context context_of(lane_order order, std::size_t tile_bytes, bool watched 
   c.order = order;
   c.tile_bytes = tile_bytes;
   c.watched = watched;
+  c.most_blocks = watched ? 1024 : 3;
+  c.sampled = false;
   return c;
 }
 

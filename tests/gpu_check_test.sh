@@ -74,3 +74,19 @@ go chosen --only 'large arrays'
 if grep -q '==== streams' "$folder/chosen/log.txt"; then fail "--only ran another stage"; fi
 go good --only 'large arrays'
 [[ $(result good streams) == good && $(result good 'large arrays') == failed ]] || fail "--only forgot the other stages"
+
+# The variants of the driver: packed, unpacked and measured by themselves, and compared on the page.
+touch "$folder/build/bench/liblgm_variant_default.so" "$folder/build/bench/liblgm_variant_wide.so"
+"$check" --rehearse --variants --prebuild "$folder/pack" --build "$folder/build" 2>/dev/null || fail "--prebuild --variants failed"
+mkdir "$folder/varied"
+cat >"$folder/varied/variants.json" <<'END'
+{"shapes": {"1x2x3": {"cuda-lgm": {"default": {"events": 4e-3, "loss": 1.0}, "wide": {"events": 1e-3, "loss": 1.0},
+ "broken": {"events": 2e-3, "loss": 1.5}, "absent": {"failures": {"made": "OSError: no file"}}}}}}
+END
+rm -r "$folder/unpacked"
+go varied --variants
+[[ $code == 0 && $(result varied variants) == skipped ]] || fail "variants: $(cat "$folder/log")"
+[[ -e $folder/unpacked/bench/liblgm_variant_wide.so && ! -e $folder/unpacked/bin ]] || fail "--variants packs something else"
+for row in '| wide | 0.25 |' '| broken | 0.50 \*\*wrong loss\*\* |' '| absent | OSError: no file |'; do
+  grep -q "$row" "$folder/varied/gpu_check.md" || fail "no row $row: $(cat "$folder/varied/gpu_check.md")"
+done

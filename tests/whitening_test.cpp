@@ -35,6 +35,7 @@ struct whitening_problem {
         count(classes),
         mean(classes, dims),
         scatter(dims, dims) {
+    begin_problem();
     generator random(seed);
     for (std::size_t k = 0; k < size_of(classes); ++k) {
       count.data()[k] = k == 1 ? A(0) : static_cast<A>(random.below(40) + 1);

@@ -10,13 +10,15 @@
 #include <lgm/detail/cuda/run_tasks.cuh>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/device.hpp>
+#include <lgm/group.hpp>
 #include <lgm/types.hpp>
 
 #include "support/cuda_fibres.hpp"
 #include "support/emulated_device.hpp"
 
 // A device on the host whose kernels run as a GPU's do: by run_tasks, in the groups of block_group.cuh, a fibre for each thread,
-// with grids so small that groups have several tasks in turn.
+// with grids so small that groups have several tasks in turn. Two tasks of one group run in order, so that a race between them
+// does not show: a grid of as many groups as tasks shows it (most_blocks).
 
 namespace support {
 
@@ -25,14 +27,21 @@ struct block_context {
   std::size_t tile_bytes = std::size_t(64) << 20;
   lgm::precision precision = lgm::precision::highest;
   lane_order order = lane_order::forward;
-  unsigned most_blocks = 3;
+  unsigned most_blocks = 2;
   bool watched = false;  // for races
+  // For suites, whose launches are many: of some problems (begin_problem) the first tasks of a launch and the last run so, two for
+  // each group and one more; all else runs in one thread. The orders of threads take turns. All calls of a problem are alike, since
+  // suites compare their bits.
+  bool sampled = true;
 };
 
 class block_device {
  public:
   // Its products need no scratch.
-  block_device(const block_context& c, const lgm::workspace&) : context_(c), fibres_(c.order, 7, c.watched) {}
+  block_device(const block_context& c, const lgm::workspace&)
+      : context_(c), fibres_(order_of(c), 7, c.watched) {}
+
+  static inline unsigned problem = 0;  // the number of the problem at hand
 
   template <int... Widths, class Kernel>
   void launch(int lanes, std::int64_t tasks, const Kernel& kernel) {
@@ -51,8 +60,26 @@ class block_device {
   void launch_groups(std::int64_t tasks, const Kernel& kernel) {
     const lgm::detail::launch_shape shape = lgm::detail::launch_shape::make(Lanes, tasks);
     const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(shape.blocks, context_.most_blocks));
-    fibres_.launch(blocks, static_cast<unsigned>(shape.threads),
-                   [&] { lgm::detail::run_tasks<Lanes>(kernel, tasks); });
+    const auto threads = static_cast<unsigned>(shape.threads);
+    if (!context_.sampled) {
+      fibres_.launch(blocks, threads, [&] { lgm::detail::run_tasks<Lanes>(kernel, tasks); });
+      return;
+    }
+    const bool in_fibres = problem % 23 == 1;
+    const std::int64_t most = in_fibres ? std::min(tasks, 2 * shape.groups * std::int64_t(blocks) + 1) : 0;
+    if (in_fibres) {
+      const auto some = [&](const auto& group, std::int64_t n) {
+        kernel(group, n + 1 < most ? n : tasks - 1);
+      };
+      fibres_.launch(blocks, threads, [&] { lgm::detail::run_tasks<Lanes>(some, most); });
+    }
+    const std::int64_t last = in_fibres ? tasks - 1 : tasks;
+    for (std::int64_t task = in_fibres ? most - 1 : 0; task < last; ++task) kernel(lgm::serial_group{}, task);
+  }
+
+  static lane_order order_of(const block_context& c) {
+    constexpr lane_order all[] = {lane_order::forward, lane_order::reverse, lane_order::shuffled};
+    return c.sampled ? all[problem % 3] : c.order;
   }
 
   block_context context_;

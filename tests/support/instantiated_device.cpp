@@ -4,7 +4,7 @@
 
 namespace lgm::detail {
 
-LGM_TEST_DEVICE_DRIVER(, float)
-LGM_TEST_DEVICE_DRIVER(, double)
+LGM_TEST_DEVICE_DRIVER(, support::emulated_device, float)
+LGM_TEST_DEVICE_DRIVER(, support::emulated_device, double)
 
 }  // namespace lgm::detail

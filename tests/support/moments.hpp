@@ -63,6 +63,7 @@ template <class T>
 labelled_samples<T> make_samples(std::uint64_t seed, std::int64_t samples, std::int64_t classes,
                                  std::int64_t dims, const sample_recipe& how = {}) {
   generator random(seed);
+  begin_problem();
   labelled_samples<T> s;
   s.shape = make_shape(samples, classes, dims, lgm::covariance::diagonal);
   s.shape.feature_stride = how.stride;

@@ -47,6 +47,7 @@ outputs<T>::~outputs() = default;
 template <class T>
 problem<T> make_problem(std::uint64_t seed, const lgm::shape& shape, const lgm::loss_options<T>& options,
                         const recipe& how) {
+  begin_problem();
   generator random(seed);
   problem<T> p;
   p.shape = shape;
@@ -340,6 +341,10 @@ LGM_TEST_CALLS(double, compiled_cuda)
 #else
 LGM_TEST_CALLS(float, device_context)
 LGM_TEST_CALLS(double, device_context)
+#if defined(LGM_TEST_DEVICE)
+LGM_TEST_CALLS(float, block_context)
+LGM_TEST_CALLS(double, block_context)
+#endif
 #endif
 
 }  // namespace support

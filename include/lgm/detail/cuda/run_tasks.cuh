@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <lgm/detail/cuda/block_group.cuh>
 #include <lgm/detail/cuda/launch_shape.hpp>
+#include <lgm/detail/device/tuning.hpp>
 #include <lgm/group.hpp>
 #include <type_traits>
 
@@ -14,8 +15,8 @@ namespace lgm::detail {
 
 template <int Lanes>
 struct group_of {
-  using type = std::conditional_t<(Lanes > 32), block_group<(Lanes > 32 ? Lanes : 64)>,
-                                  warp_group<(Lanes > 32 ? 32 : Lanes)>>;
+  using type = std::conditional_t<(Lanes > 32), block_group<(Lanes > 32 ? Lanes : 64), tuning::held_vectors>,
+                                  warp_group<(Lanes > 32 ? 32 : Lanes), tuning::held_vectors>>;
 };
 template <>
 struct group_of<1> {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <lgm/detail/device/launch.hpp>
+#include <lgm/detail/device/tuning.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/scalar.hpp>
 
@@ -12,22 +13,22 @@
 
 namespace lgm::detail {
 
-constexpr int direct_block = 8;
-constexpr std::int64_t direct_columns = 256;
+using tuning::direct_columns;
+using tuning::direct_rows;
 
 // Tasks of [rows, columns] results.
 constexpr std::int64_t direct_tasks(std::int64_t rows, std::int64_t columns) {
-  return ceil_divide(rows, direct_block) * ceil_divide(columns, direct_columns);
+  return ceil_divide(rows, direct_rows) * ceil_divide(columns, direct_columns);
 }
 
-// f(column, first_row, rows) for the columns of a task, a lane each; rows <= direct_block.
+// f(column, first_row, rows) for the columns of a task, a lane each; rows <= direct_rows.
 template <class Group, class F>
 LGM_HD void for_direct_block(const Group& group, std::int64_t task, std::int64_t rows, std::int64_t columns,
                              F f) {
-  const std::int64_t blocks = ceil_divide(rows, direct_block), first = task % blocks * direct_block;
+  const std::int64_t blocks = ceil_divide(rows, direct_rows), first = task % blocks * direct_rows;
   const std::int64_t begin = task / blocks * direct_columns;
   const std::int64_t n = smaller(direct_columns, columns - begin);
-  const std::int64_t count = smaller(std::int64_t(direct_block), rows - first);
+  const std::int64_t count = smaller(std::int64_t(direct_rows), rows - first);
   group.for_each(n, [&](std::int64_t c) { f(begin + c, first, static_cast<int>(count)); });
 }
 
@@ -44,21 +45,21 @@ struct direct_logits_kernel {
     for_direct_block(group, task, rows, classes, [&](std::int64_t k, std::int64_t first, int count) {
       // Partial sums over this many dimensions keep the rounding of long sums down.
       constexpr std::int64_t chunk = 64;
-      T total[direct_block] = {};
+      T total[direct_rows] = {};
       for (std::int64_t begin = 0; begin < dims; begin += chunk) {
         const std::int64_t end = smaller(dims, begin + chunk);
-        T sum[direct_block] = {};
+        T sum[direct_rows] = {};
         for (std::int64_t j = begin; j < end; ++j) {
           const T inverse = deviation[j * class_stride + k], shifted = shift[j * class_stride + k];
-          for (int r = 0; r < direct_block; ++r) {
+          for (int r = 0; r < direct_rows; ++r) {
             // Rows beyond the last are computed as the last once more.
             const T t = fused(features[(first + smaller(r, count - 1)) * dims + j], inverse, -shifted);
             sum[r] = fused(t, t, sum[r]);
           }
         }
-        for (int r = 0; r < direct_block; ++r) total[r] += sum[r];
+        for (int r = 0; r < direct_rows; ++r) total[r] += sum[r];
       }
-      for (int r = 0; r < direct_block; ++r)
+      for (int r = 0; r < direct_rows; ++r)
         if (r < count) out[(first + r) * out_stride + k] = T(-0.5) * total[r];
     });
   }
@@ -75,15 +76,15 @@ struct direct_feature_kernel {
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     for_direct_block(group, task, rows, dims, [&](std::int64_t j, std::int64_t first, int count) {
-      T x[direct_block], sum[direct_block] = {};
-      for (int r = 0; r < direct_block; ++r) x[r] = features[(first + smaller(r, count - 1)) * dims + j];
+      T x[direct_rows], sum[direct_rows] = {};
+      for (int r = 0; r < direct_rows; ++r) x[r] = features[(first + smaller(r, count - 1)) * dims + j];
       for (std::int64_t k = 0; k < classes; ++k) {
         const T a = inverse[k * dims + j], m = scaled_mean[k * dims + j];
-        for (int r = 0; r < direct_block; ++r)
+        for (int r = 0; r < direct_rows; ++r)
           sum[r] =
               fused(weights[(first + smaller(r, count - 1)) * weight_stride + k], fused(x[r], a, -m), sum[r]);
       }
-      for (int r = 0; r < direct_block; ++r)
+      for (int r = 0; r < direct_rows; ++r)
         if (r < count) out[(first + r) * out_stride + j] += sum[r];
     });
   }
@@ -102,19 +103,19 @@ struct direct_sums_kernel {
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
     for_direct_block(group, task, classes, dims, [&](std::int64_t j, std::int64_t first, int count) {
-      T mu[direct_block], sum[direct_block] = {}, sum_square[direct_block] = {};
-      for (int c = 0; c < direct_block; ++c) mu[c] = mean[(first + smaller(c, count - 1)) * dims + j];
+      T mu[direct_rows], sum[direct_rows] = {}, sum_square[direct_rows] = {};
+      for (int c = 0; c < direct_rows; ++c) mu[c] = mean[(first + smaller(c, count - 1)) * dims + j];
       for (std::int64_t i = 0; i < rows; ++i) {
         if (counts[i] == 0) continue;
         const T x = load(features, i * feature_stride + j);
-        for (int c = 0; c < direct_block; ++c) {
+        for (int c = 0; c < direct_rows; ++c) {
           const T t = x - mu[c];
           const T u = weights[i * weight_stride + first + smaller(c, count - 1)] * t;
           sum[c] += u;
           sum_square[c] = fused(u, t, sum_square[c]);
         }
       }
-      for (int c = 0; c < direct_block; ++c) {
+      for (int c = 0; c < direct_rows; ++c) {
         if (c >= count) continue;
         difference[(first + c) * dims + j] = sum[c];
         if (square != nullptr) square[(first + c) * dims + j] = sum_square[c];

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <lgm/config.hpp>
+#include <lgm/detail/device/tuning.hpp>
 #include <lgm/types.hpp>
 
 // What the drivers in detail/device/ ask of the device that they run on. They are plain C++: they launch kernels that
@@ -33,7 +34,11 @@
 namespace lgm::detail {
 
 // Lanes of the groups that take a row of n elements. Narrow rows share a warp; wide ones have a block each.
-LGM_HD constexpr int lanes_for(std::int64_t n) { return n <= 16 ? 4 : n <= 256 ? 32 : 256; }
+LGM_HD constexpr int lanes_for(std::int64_t n) {
+  return n <= tuning::narrow_row ? tuning::narrow_lanes
+         : n <= tuning::warp_row ? tuning::warp_lanes
+                                 : tuning::block_lanes;
+}
 
 // Whole units in n, rounded up.
 LGM_HD constexpr std::int64_t ceil_divide(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
@@ -41,7 +46,8 @@ LGM_HD constexpr std::int64_t ceil_divide(std::int64_t n, std::int64_t unit) { r
 // For each of the lanes that lanes_for returns.
 template <class Device, class Kernel>
 void launch_rows(Device& device, std::int64_t width, std::int64_t tasks, const Kernel& kernel) {
-  device.template launch<4, 32, 256>(lanes_for(width), tasks, kernel);
+  device.template launch<tuning::narrow_lanes, tuning::warp_lanes, tuning::block_lanes>(lanes_for(width),
+                                                                                        tasks, kernel);
 }
 
 // out [tasks, columns] = 0.

@@ -7,6 +7,7 @@
 #include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/device/product_form.hpp>
 #include <lgm/detail/device/ranks.hpp>
+#include <lgm/detail/device/tuning.hpp>
 #include <lgm/detail/loss_call.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/detail/row_record.hpp>
@@ -42,7 +43,6 @@ struct device_plan {
   bool narrow = false;              // features are of 16 bits, and so may their gradients be
 
   static constexpr std::int64_t most_rows = rank_kernel::most_rows;
-  static constexpr std::int64_t useful_rows = 256, enough_rows = 4096;
   // Of samples, in a task that counts them.
   static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;
 
@@ -229,7 +229,7 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
     return static_cast<std::int64_t>(device_bytes<T>(q, s)) <= limit;
   };
   const std::int64_t most = smaller(s.samples, most_rows);
-  const std::int64_t useful = smaller(most, useful_rows), enough = smaller(most, enough_rows);
+  const std::int64_t useful = smaller(most, tuning::useful_rows), enough = smaller(most, tuning::enough_rows);
   std::int64_t rows = 0, classes = s.classes;
   bool whole = fits(useful, classes);
   if (whole) rows = largest_that_fits(useful, most, [&](std::int64_t n) { return fits(n, classes); });
