@@ -132,50 +132,25 @@ def kernels_of(torch, contender):
     return {"kernels": sorted((row for row in rows if row[1] > 0), key=lambda row: -row[1])[:20]}
 
 
-def variants_of(torch, known, engines, data, end):
+def variants_of(engines, known, data, end):
     """{variant: {"events": seconds, "loss": as it computes it}} of one contender, the variants in turn."""
-    answer, made = {}, {}
-    for name, engine in engines.items():
-        answer[name] = {}
-        attempt(lambda: known.made(engine, data, 1), made, name)
-        if "failures" in made:
-            answer[name]["failures"] = made.pop("failures")
-    times = {name: [] for name in made}
-    for _ in range(ROUNDS):
-        for name, contender in list(made.items()):
-            if time.monotonic() > end:
-                break
-            try:
-                contender.prepare()
-                times[name] += engines[name].seconds(contender.step, 1 + 3)[1:]
-            except Exception as failure:
-                answer[name]["failures"] = {"step": str(failure)[:200]}
-                del made[name]
-    for name, contender in made.items():
-        if times[name]:
-            answer[name] |= {"events": statistics.median(times[name]), "loss": float(contender.out["loss"])}
-    return answer
-
-
-def main_of_variants(torch, o, end):
-    from comparison import cuda, problem
-    from comparison.contenders import CONTENDERS as KNOWN
-
-    engines = {Path(file).stem.removeprefix("liblgm_variant_"): cuda.CudaEngine(file) for file in sorted(o.variants)}
-    result = {"versions": next(iter(engines.values())).versions(), "budget": o.budget, "shapes": {}}
-    for text in o.shapes or VARIED:
-        shape = problem.Shape.parse(text)
-        found = result["shapes"][text] = {}
-        data = make(torch, shape)
-        for name in VARIED_MODES:
-            if shape.product > BFLOAT16_ONLY and KNOWN[name].mode.features != "bfloat16":
+    answer, made, times = {name: {} for name in engines}, {}, {}
+    for turn in range(1 + ROUNDS):
+        for name, engine in engines.items():
+            if "failures" in answer[name] or time.monotonic() > end:
                 continue
-            if time.monotonic() < end:
-                found[name] = variants_of(torch, KNOWN[name], engines, data, end)
-            gc.collect()
-            torch.cuda.empty_cache()
-        o.out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"{text}: {max(0, end - time.monotonic()):.0f} s left", flush=True)
+            try:
+                if turn == 0:
+                    made[name], times[name] = known.made(engine, data, 1), []
+                else:
+                    made[name].prepare()
+                    times[name] += engine.seconds(made[name].step, 1 + 3)[1:]
+            except Exception as failure:
+                answer[name]["failures"] = {"step" if turn else "made": f"{type(failure).__name__}: {str(failure)[:200]}"}
+    for name, found in times.items():
+        if found and "failures" not in answer[name]:
+            answer[name] = {"events": statistics.median(found), "loss": float(made[name].out["loss"])}
+    return answer
 
 
 def main():
@@ -190,16 +165,23 @@ def main():
     if not has_device:
         print("skipped: this Python has no PyTorch with a device")
         return 77
-    if o.variants:
-        main_of_variants(torch, o, end)
-        return 0
     from comparison import cuda, problem
     from comparison.contenders import CONTENDERS as KNOWN
 
-    engine = cuda.CudaEngine(o.library)
+    files = o.variants or [o.library]
+    engines = {Path(file).stem.removeprefix("liblgm_variant_"): cuda.CudaEngine(file) for file in sorted(files)}
+    engine = next(iter(engines.values()))
     offered = [name for name in CONTENDERS if KNOWN[name].make.is_offered()]
     result = {"versions": engine.versions(), "budget": o.budget, "shapes": {}}
-    for text in o.shapes or (PROFILED if o.kernels else SHAPES):
+    names, shapes = (VARIED_MODES, VARIED) if o.variants else (PROFILED_MODES, PROFILED) if o.kernels else (offered, SHAPES)
+
+    def measured(known, data):
+        if o.variants:
+            return variants_of(engines, known, data, end)
+        contender = known.made(engine, data, 1)
+        return kernels_of(torch, contender) if o.kernels else times_of(torch, engine, contender)
+
+    for text in o.shapes or shapes:
         shape = problem.Shape.parse(text)
         result["shapes"][text] = found = {}
         try:
@@ -207,7 +189,7 @@ def main():
         except Exception as failure:
             found["failures"] = {"arrays": str(failure)[:200]}
             continue
-        for name in PROFILED_MODES if o.kernels else offered:
+        for name in names:
             mode = KNOWN[name].mode
             if shape.product > BFLOAT16_ONLY and mode.features != "bfloat16":
                 continue
@@ -217,14 +199,10 @@ def main():
             if time.monotonic() > end - (25 if "compiled" in name else 0):
                 found.setdefault("failures", {})[name] = "no time left"
                 continue
-            found[name] = {}
-            contender = None
             try:
-                contender = KNOWN[name].made(engine, data, 1)
-                found[name] = kernels_of(torch, contender) if o.kernels else times_of(torch, engine, contender)
+                found[name] = measured(KNOWN[name], data)
             except Exception as failure:
                 found[name] = {"failures": {"made": f"{type(failure).__name__}: {str(failure)[:200]}"}}
-            del contender
             gc.collect()
             torch.cuda.empty_cache()
         del data

@@ -61,20 +61,20 @@ class block_device {
     const lgm::detail::launch_shape shape = lgm::detail::launch_shape::make(Lanes, tasks);
     const auto blocks = static_cast<unsigned>(std::min<std::int64_t>(shape.blocks, context_.most_blocks));
     const auto threads = static_cast<unsigned>(shape.threads);
-    if (!context_.sampled) {
+    if (context_.sampled && problem % 23 != 1) {
+      for (std::int64_t task = 0; task < tasks; ++task) kernel(lgm::serial_group{}, task);
+      return;
+    }
+    const std::int64_t sample = 2 * shape.groups * std::int64_t(blocks) + 1;
+    if (!context_.sampled || tasks <= sample) {
       fibres_.launch(blocks, threads, [&] { lgm::detail::run_tasks<Lanes>(kernel, tasks); });
       return;
     }
-    const bool in_fibres = problem % 23 == 1;
-    const std::int64_t most = in_fibres ? std::min(tasks, 2 * shape.groups * std::int64_t(blocks) + 1) : 0;
-    if (in_fibres) {
-      const auto some = [&](const auto& group, std::int64_t n) {
-        kernel(group, n + 1 < most ? n : tasks - 1);
-      };
-      fibres_.launch(blocks, threads, [&] { lgm::detail::run_tasks<Lanes>(some, most); });
-    }
-    const std::int64_t last = in_fibres ? tasks - 1 : tasks;
-    for (std::int64_t task = in_fibres ? most - 1 : 0; task < last; ++task) kernel(lgm::serial_group{}, task);
+    const auto first_and_last = [&](const auto& group, std::int64_t n) {
+      kernel(group, n + 1 < sample ? n : tasks - 1);
+    };
+    fibres_.launch(blocks, threads, [&] { lgm::detail::run_tasks<Lanes>(first_and_last, sample); });
+    for (std::int64_t task = sample - 1; task + 1 < tasks; ++task) kernel(lgm::serial_group{}, task);
   }
 
   static lane_order order_of(const block_context& c) {
