@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <lgm/cuda_context.cuh>
 #include <lgm/detail/cuda/cuda_device.cuh>
+#include <lgm/detail/cuda/product_scratch.hpp>
 #include <lgm/detail/number_format.hpp>
 #include <lgm/device.hpp>
 #include <lgm/types.hpp>
@@ -29,9 +30,7 @@ struct feature_type<__nv_bfloat16> {
 template <>
 struct device_traits<cuda_context> {
   using device_type = cuda_device;
-  static std::size_t scratch_bytes(const cuda_context&, const shape& s) {
-    return cuda_device::scratch_bytes(s);
-  }
+  static std::size_t scratch_bytes(const cuda_context&, const shape& s) { return product_scratch_bytes(s); }
 };
 
 }  // namespace lgm::detail

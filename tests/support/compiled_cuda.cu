@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "support/compiled_cuda.cuh"
 
+#include <lgm/detail/cuda/product_scratch.hpp>
+
 // What is not a template.
 
 namespace support {
@@ -32,5 +34,5 @@ template void compiled_cuda_device::multiply<double>(lgm::detail::number_format,
 
 std::size_t lgm::detail::device_traits<support::compiled_cuda>::scratch_bytes(const support::compiled_cuda&,
                                                                               const shape& s) {
-  return cuda_device::scratch_bytes(s);
+  return product_scratch_bytes(s);
 }

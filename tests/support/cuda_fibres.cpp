@@ -81,6 +81,7 @@ void cuda_fibres::touch(std::uintptr_t address, std::size_t bytes, bool store) {
 
 void cuda_fibres::sync_threads() {
   thread_state& own = state(current_);
+  ++own.meetings;
   if (++at_barrier_ < static_cast<int>(states_.size())) {
     own.waits = call::sync_threads;
   } else {
@@ -105,6 +106,7 @@ void cuda_fibres::meet_warp(call which, unsigned mask, std::uint64_t value, unsi
   const auto in_mask = [mask](unsigned n) { return n < unsigned(warp) && (mask >> n & 1) != 0; };
   if (!in_mask(static_cast<unsigned>(lane))) throw cuda_misuse("a lane is not in its own mask");
   thread_state& own = state(current_);
+  ++own.meetings;
   own.mask = mask;
   own.step = step;
   own.value = value;

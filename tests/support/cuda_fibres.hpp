@@ -51,6 +51,9 @@ class cuda_fibres {
   cuda_index threads() const { return {static_cast<unsigned>(states_.size())}; }
   cuda_index blocks() const { return {blocks_}; }
 
+  // How often the thread has met others of its block so far.
+  unsigned meetings() { return state(current_).meetings; }
+
   // Memory is loaded, or stored. Without a launch under way nothing is done.
   static void touch(std::uintptr_t address, std::size_t bytes, bool store);
 
@@ -71,7 +74,7 @@ class cuda_fibres {
   enum class call { none, sync_threads, sync_warp, shuffle };
   struct thread_state {
     call waits = call::none;
-    unsigned mask = 0, step = 0;
+    unsigned mask = 0, step = 0, meetings = 0;
     std::uint64_t value = 0;
     bool through = false;
   };
