@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""That the checks of compiled kernels can fail: cuda_resources.py on every kind of use that is over its budget and on what
-has none, cuda_vectors.py on kernels that move single numbers."""
+"""That the check of compiled kernels can fail: cuda_resources.py on every kind of use that is over its budget and on what has
+none."""
 
 import contextlib
 import io
@@ -11,7 +11,6 @@ import tempfile
 import unittest
 
 import cuda_resources
-import cuda_vectors
 
 
 def report(name="17some_other_kernel", registers=32, stack=0, spills=(0, 0), shared=0):
@@ -78,21 +77,6 @@ class Resources(unittest.TestCase):
             self.assertEqual(cuda_resources.record(folder, command), 3)
             found = list(cuda_resources.kernels(folder))
             self.assertEqual([(kernel[0], kernel[2]["registers"]) for kernel in found], [("_Z17some_other_kernel", 32)])
-
-
-class Vectors(unittest.TestCase):
-    def wrong(self, *instructions):
-        body = "".join(f"\t{line};\n" for line in instructions)
-        return list(cuda_vectors.check(f".visible .entry the_first_one(\n)\n{{\n{body}}}\n", ["first"]))
-
-    def test_kernels(self):
-        load, store = "ld.global.v4.f32 {%f1, %f2, %f3, %f4}, [%rd1]", "st.global.v2.f64 [%rd1], {%fd1, %fd2}"
-        self.assertEqual(self.wrong(load, store), [])
-        self.assertEqual(self.wrong("ld.global.v2.b64 {%rd1, %rd2}, [%rd3]", "st.global.v4.b32 [%rd1], {}"), [])
-        self.assertEqual(self.wrong(load), ["first: no 16-byte st.global"])
-        narrow = ("ld.global.v2.f32 {%f1, %f2}, [%rd1]", "ld.global.v4.u8 {}, [%rd1]", "ld.shared.v4.f32 {}, [%r1]")
-        self.assertEqual(self.wrong(*narrow, store), ["first: no 16-byte ld.global"])
-        self.assertEqual(list(cuda_vectors.check("", ["first"])), ["first: no such kernel"])
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ LGM_HD void compute_row(results<T>& out) {
   out.add(lgm::store_centred(p.scratch, std::int64_t(0), p.features[0], p.offset[0]));
   out.add(lgm::store_scaled(p.scratch, std::int64_t(1), p.features[1], T(0.5)));
   out.add(p.scratch, std::int64_t(2));
-  out.add(lgm::unrounded{}(T(0.125)));
+  out.add(lgm::unrounded{}(T(0.125), 0));
   lgm::row_frame<T> frame = lgm::row_frame<T>(half_norm, T(1)).bounded();
   out.add(lgm::not_finite(group, dims, p.features));
   out.add(lgm::distance_beyond(group, dims, p.features, p.parameters_of(target), p.offset, half_norm, T(1)));
@@ -156,7 +156,9 @@ LGM_HD void compute_row(results<T>& out) {
       lgm::finish_weights(group, row, constants, frame, log_evidence, T(-1), T(0), nullptr, target, no_sums)
           .weight);
   out.add(p.row, classes);
-  const lgm::feature_terms<T> terms{T(0.25), T(0.5), lgm::sums_of_weights(group, row, constants).weight};
+  const lgm::weight_sums<T> halves =
+      lgm::make_weights(group, row, constants, [](T& w, std::int64_t) { w = T(0.5) * w; });
+  const lgm::feature_terms<T> terms{T(0.25), T(0.5), T(2) * halves.weight};
   lgm::init_feature_gradient(group, dims, p.features, p.centred, terms, p.parameters_of(target), p.offset,
                              false, p.gradient);
   out.add(p.gradient, dims);

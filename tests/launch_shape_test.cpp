@@ -123,6 +123,29 @@ TEST_CASE("forward_backward multiplies three times where whole rows fit, four ti
   CHECK(times(few, precision::fast, number_format::half) == 2 + 1 + 2);
 }
 
+TEST_CASE("a workspace for some samples is enough for fewer") {
+  for (const auto covariance : support::covariances)
+    for (const std::int64_t classes : {10, 1000, 100000})
+      for (const std::size_t tile_bytes :
+           {std::size_t{1} << 14, std::size_t{1} << 22, std::size_t{1} << 30}) {
+        CAPTURE(support::name_of(covariance));
+        CAPTURE(classes);
+        CAPTURE(tile_bytes);
+        const lgm::detail::device_limits limits{tile_bytes, lgm::precision::highest};
+        const std::size_t bytes = lgm::detail::device_loss_bytes<float>(
+            support::make_shape(9000, classes, 32, covariance), limits, number_format::full);
+        for (const std::int64_t samples :
+             {1, 2, 3, 7, 100, 255, 256, 257, 1000, 4095, 4096, 4097, 4500, 8999})
+          for (const bool forward_only : {false, true}) {
+            CAPTURE(samples);
+            const lgm::shape fewer = support::make_shape(samples, classes, 32, covariance);
+            const auto plan =
+                lgm::detail::device_plan::make<float>(fewer, limits, number_format::full, forward_only);
+            CHECK(lgm::detail::device_bytes<float>(plan, fewer) <= bytes);
+          }
+      }
+}
+
 TEST_CASE("samples beyond 2^31 are counted in 64 bits") {
   const lgm::shape shape = support::make_shape(std::int64_t{3} << 30, 100, 2, lgm::covariance::identity);
   const recording_device device = record<float>(shape, {std::size_t{256} << 20}, false);

@@ -106,7 +106,7 @@ TEST_CASE("operands of two parts keep what they say") {
       REQUIRE(std::fabs(static_cast<double>(one.store(0, v)) - static_cast<double>(v)) <= roundoff * size);
       REQUIRE(one.at(0) == one.store(0, v));
       // The sum of the parts that a weight is multiplied with.
-      REQUIRE(lgm::detail::weight_rounding<float>{format, 2}(v) == kept);
+      REQUIRE(lgm::detail::weight_rounding<float>{format, 2, {}}(v, 0) == kept);
     }
     // A half is the sum of two bfloat16.
     for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <lgm/column.hpp>
 #include <lgm/detail/host/packet_group.hpp>
+#include <lgm/detail/row_record.hpp>
 #include <lgm/row.hpp>
 #include <vector>
 
@@ -326,4 +327,29 @@ TEST_CASE("logits near the largest are computed again where the product cancels"
   CHECK(std::fabs(static_cast<real>(values[size_of(twin)]) - exact) < 2e-4L);
   CHECK(top == values[size_of(twin)]);
   CHECK(computed == 1);  // the others are far away, and left as they are
+}
+
+TEST_CASE("evidence of two ranges adds up where only one of them has a near class") {
+  constexpr double shared = 50, near = -3, far = -45;  // H, and the ranges' only logits
+  const auto evidence = [&](double logit, double omitted) {
+    lgm::row_evidence<double> e;
+    e.others.max = logit + omitted;
+    e.others.sum = 1;
+    return e;
+  };
+  for (const bool first_is_near : {false, true})
+    for (const bool second_is_near : {false, true}) {
+      CAPTURE(first_is_near);
+      CAPTURE(second_is_near);
+      lgm::detail::row_record<double> r;
+      r.frame = lgm::row_frame<double>(shared, 1.0);
+      first_is_near ? r.frame.omit_nothing() : r.frame.omit_shared();
+      const double first = first_is_near ? near : far, second = second_is_near ? near : far;
+      r.evidence = evidence(first, r.frame.omitted);
+      const double omitted = second_is_near ? 0 : shared;
+      r.add(evidence(second, omitted), omitted, false);
+      CHECK(r.frame.omitted == (first_is_near || second_is_near ? 0 : shared));
+      CHECK(r.frame.complete(r.evidence.others.value()) ==
+            doctest::Approx(std::log(std::exp(first) + std::exp(second))).epsilon(1e-12));
+    }
 }

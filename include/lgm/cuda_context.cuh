@@ -25,8 +25,9 @@ struct cuda_context {
   cublasHandle_t handle = nullptr;
   // How matrix products are made.
   lgm::precision precision = lgm::precision::highest;
-  // What the workspace is kept within, where the shape allows it.
-  std::size_t tile_bytes = std::size_t(256) << 20;
+  // What the workspace is kept within, where the shape allows it. It takes no more than a call has use for: all classes of up to
+  // 16,384 samples at a time. Less makes heads of many classes slower, which then compute their logits twice.
+  std::size_t tile_bytes = std::size_t(6) << 30;
   // Where not null, on the host: a call that returns launch_failed or product_failed says why; others leave it as it is.
   cuda_failure* failure = nullptr;
 };

@@ -89,42 +89,44 @@ LGM_HD T finish_logits(const Group& group, Row& row, const class_constants<T>& c
   using detail::fused;
   using detail::largest;
   const T none = -numeric<T>::infinity, half_norm = frame.half_norm;
+  T top = none;
   if (c.scale == nullptr) {
-    group.for_each(row, [&](auto& l, auto k) {
+    const auto finish = [&](auto& l, auto k) {
       using V = std::decay_t<decltype(l)>;
       l = (l + load(c.offset, k)) - V(frame.pending);
       replace(l, k, target, none);
-    });
+    };
+    top = group.for_each_reduce(row, finish, none, maximum{});
   } else {
-    group.for_each(row, [&](auto& l, auto k) {
+    const auto finish = [&](auto& l, auto k) {
       using V = std::decay_t<decltype(l)>;
       l = fused(V(-half_norm), load(c.scale, k) - V(c.base_scale), l + load(c.offset, k)) - V(frame.pending);
       replace(l, k, target, none);
-    });
+    };
+    top = group.for_each_reduce(row, finish, none, maximum{});
   }
   // Where squares overflow, so may products.
   if (half_norm >= -numeric<T>::lowest) {
-    group.for_each(row, [&](auto& l, auto k) {
+    const auto bound = [&](auto& l, auto k) {
       for_lanes(l, k, [&](T& lane, std::int64_t) {
         lane = frame.pending <= -numeric<T>::lowest && lane > none
                    ? detail::smaller(lane, -numeric<T>::lowest)
                    : none;
       });
-    });
+    };
+    top = group.for_each_reduce(row, bound, none, maximum{});
   }
-  const auto value = [](auto l, auto) { return l; };
-  T top = group.reduce(row, none, value, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
   const T threshold = c.threshold(worst, detail::larger(top, known_max));
-  group.for_each(row, [&](auto& l, auto k) {
+  const auto compute_again = [&](auto& l, auto k) {
     if (!(largest(l) >= threshold)) return;
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       if (i == target || !(lane >= threshold)) return;
       if (c.bound_of(half_norm, i) > c.trusted) lane = logit(c.bias[i], direct(i), T(1));
     });
-  });
-  return group.reduce(row, none, value, maximum{});
+  };
+  return group.for_each_reduce(row, compute_again, none, maximum{});
 }
 
 // The evidence of a range of classes for one sample: that of the classes other than the target's, and the best of them. States
@@ -292,8 +294,7 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
     using V = std::decay_t<decltype(d)>;
     d = detail::product_distance(c, frame.half_norm, load(products, k), k) + V(frame.pending);
   });
-  const auto value = [](auto d, auto) { return d; };
-  T least = group.reduce(held, numeric<T>::infinity, value, minimum{});
+  T least = group.reduce(held, numeric<T>::infinity, row_value{}, minimum{});
   const T worst = c.bound(frame.half_norm, c.max_scale, c.max_norm);
   if (worst > c.trusted) {
     const T threshold = least + c.slack(worst, least);
@@ -303,7 +304,7 @@ LGM_HD nearest_class<T> nearest_of(const Group& group, const Row& row, const cla
         if (lane <= threshold) lane = direct(i);
       });
     });
-    least = group.reduce(held, numeric<T>::infinity, value, minimum{});
+    least = group.reduce(held, numeric<T>::infinity, row_value{}, minimum{});
   }
   const std::int64_t i = group.find(held, least);
   return i < row.size ? nearest_class<T>{least, first_class + i, frame.omitted} : nearest_class<T>{};
@@ -371,8 +372,8 @@ LGM_HD void omit_from(const Group& group, std::int64_t dims, const Features& fea
 
 // Weights that the gradients' products take as they are.
 struct unrounded {
-  template <class V>
-  LGM_HD V operator()(V weight) const {
+  template <class V, class Index>
+  LGM_HD V operator()(V weight, Index) const {
     return weight;
   }
 };
@@ -404,11 +405,11 @@ struct weight_sums {
   T beyond = 0;  // of w_k (1 / Lambda_k - base_scale)
   T extra = 0;   // soft targets: of w_k + g_k, which margin and likelihood alone add to
 };
-template <class Group, class Row, class T>
-LGM_HD weight_sums<T> sums_of_weights(const Group& group, const Row& row, const class_constants<T>& c) {
+// Turns a row into weights by make(value&, k), and sums them.
+template <class Group, class Row, class T, class Make>
+LGM_HD weight_sums<T> make_weights(const Group& group, Row& row, const class_constants<T>& c, Make make) {
   weight_sums<T> s;
-  s.weight = group.reduce(
-      row, T(0), [](auto w, auto) { return w; }, plus{});
+  s.weight = group.for_each_reduce(row, make, T(0), plus{});
   if (c.scale != nullptr)
     s.beyond = group.reduce(
         row, T(0),
@@ -422,11 +423,11 @@ LGM_HD weight_sums<T> sums_of_weights(const Group& group, const Row& row, const 
 
 // Turns a row of finished logits into weights (eq:weight), in place: scale * exp(l_k - log_evidence), scale
 // being minus the sample's upstream gradient times the sum of its c_k; plus smoothing * class_weight_k (class_weight
-// null: smoothing); index `target` becomes 0. Returns sums_of_weights, from the weights as rounded.
+// null: smoothing); index `target` becomes 0. Returns their sums, from the weights as rounded.
 //   log_cutoff    the logarithm of a share of the evidence: classes with a smaller share have weight zero
 //   class_weight  [n]
 //   sums          only weight and distance: the others follow from them
-//   round         a weight as the products will take it
+//   round         round(w, k): the weight as the products will take it; may store it for them
 template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD weight_sums<T> finish_weights(const Group& group, Row& row, const class_constants<T>& c,
                                      const row_frame<T>& frame, const log_evidence<T>& evidence, T scale,
@@ -434,20 +435,20 @@ LGM_HD weight_sums<T> finish_weights(const Group& group, Row& row, const class_c
                                      const class_sum_rows<detail::named_t<T>>& sums,
                                      detail::named_t<T> log_cutoff = numeric<T>::negligible,
                                      Round round = {}) {
-  group.for_each(row, [&](auto& l, auto k) {
+  return make_weights(group, row, c, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::fused;
     using detail::product_or_zero;
-    const V distance = (load(c.bias, k) - l) + V(frame.omitted);
-    l = competitor_weight(l, evidence, scale, log_cutoff);
+    const V logit = l;
+    l = competitor_weight(logit, evidence, scale, log_cutoff);
     if (smoothing != T(0))
       l = class_weight == nullptr ? l + V(smoothing) : fused(V(smoothing), load(class_weight, k), l);
-    l = round(l);
     replace(l, k, target, T(0));
+    l = round(l, k);
     detail::add_to(sums.weight, k, l);
-    if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
+    if (sums.distance != nullptr)
+      detail::add_to(sums.distance, k, product_or_zero(l, (load(c.bias, k) - logit) + V(frame.omitted)));
   });
-  return sums_of_weights(group, row, c);
 }
 
 namespace detail {
@@ -463,25 +464,25 @@ LGM_HD V distance_of(const class_constants<T>& c, Index k, V l, V margin, T omit
 }  // namespace detail
 
 // Turns a row of logits without margin into the weights of any gradient of them, in place: scale * grad_logits_k, scale being
-// minus the sample's upstream gradient; index `target` becomes 0. Returns sums_of_weights.
+// minus the sample's upstream gradient; index `target` becomes 0. Returns their sums.
 //   grad_logits  [n], in place of g_k
 //   sums   only weight and distance; without distance the row's contents are not read
-//   round  a weight as the products will take it
+//   round  of finish_weights
 template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD weight_sums<T> finish_given_weights(const Group& group, Row& row, const class_constants<T>& c,
                                            const row_frame<T>& frame, const T* grad_logits, T scale,
                                            std::int64_t target,
                                            const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
-  group.for_each(row, [&](auto& l, auto k) {
+  return make_weights(group, row, c, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
     const V distance = detail::distance_of(c, k, l, V(T(1)), frame.omitted);
-    l = round(V(scale) * load(grad_logits, k));
+    l = V(scale) * load(grad_logits, k);
     replace(l, k, target, T(0));
+    l = round(l, k);
     detail::add_to(sums.weight, k, l);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });
-  return sums_of_weights(group, row, c);
 }
 
 // The part of eq:grad_feature that the products do not make. They add minus the sum of w_k mu'_k / Lambda_k over the classes

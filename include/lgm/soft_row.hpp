@@ -63,19 +63,18 @@ LGM_HD T sum_of_coefficients(const Group& group, std::int64_t classes, const sof
 template <class Group, class Row, class T, class Direct>
 LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>& c, const row_frame<T>& frame,
                          const soft_row<T>& soft, T known_max, Direct direct) {
-  const auto value = [](auto l, auto) { return l; };
   const T none = -numeric<T>::infinity, half_norm = frame.half_norm, omitted = frame.omitted;
-  group.for_each(row, [&](auto& l, auto k) {
+  const auto add_margin = [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
     using detail::product_or_zero;
     l = l -
         product_or_zero(V(soft.alpha) * load(soft.target, k), detail::distance_of(c, k, l, V(T(1)), omitted));
-  });
-  const T top = group.reduce(row, none, value, maximum{});
+  };
+  const T top = group.for_each_reduce(row, add_margin, none, maximum{});
   const T worst = c.bound(half_norm, c.max_scale, c.max_norm);
   if (!(worst > c.trusted)) return top;
   const T threshold = c.threshold(worst, detail::larger(top, known_max));
-  group.for_each(row, [&](auto& l, auto k) {
+  const auto compute_again = [&](auto& l, auto k) {
     for_lanes(l, k, [&](T& lane, std::int64_t i) {
       const T bound = c.bound_of(half_norm, i);
       if (!(bound > c.trusted)) return;
@@ -86,8 +85,8 @@ LGM_HD T add_soft_margin(const Group& group, Row& row, const class_constants<T>&
         lane = logit(c.bias[i], beyond, T(1)) - detail::product_or_zero(margin - T(1), beyond + omitted);
       }
     });
-  });
-  return group.reduce(row, none, value, maximum{});
+  };
+  return group.for_each_reduce(row, compute_again, none, maximum{});
 }
 
 // sum_k class_weight_k q_k (d_k + h_k), eq:likelihood of soft targets, over a row of logits with their margins.
@@ -106,32 +105,30 @@ LGM_HD T soft_likelihood(const Group& group, const Row& row, const class_constan
       plus{});
 }
 
-// Turns a row of logits with their margins into weights (eq:weight), in place. Returns sums_of_weights.
+// Turns a row of logits with their margins into weights (eq:weight), in place. Returns their sums.
 //   evidence  of all classes, in the same frame
 //   total     the sum of c_k over all classes
 //   lambda    times the sample's weight
 //   upstream  what the sample's gradients are multiplied by
-//   round     a weight as the products will take it
+//   round     of finish_weights
 template <class Group, class Row, class T, class Round = unrounded>
 LGM_HD weight_sums<T> finish_soft_weights(const Group& group, Row& row, const class_constants<T>& c,
                                           const row_frame<T>& frame, const log_evidence<T>& evidence,
                                           const soft_row<T>& soft, T total, T lambda, T upstream,
                                           const class_sum_rows<detail::named_t<T>>& sums, Round round = {}) {
-  group.for_each(row, [&](auto& l, auto k) {
+  weight_sums<T> of = make_weights(group, row, c, [&](auto& l, auto k) {
     using V = std::decay_t<decltype(l)>;
-    using detail::fused;
     using detail::product_or_zero;
     const V margin = soft.margin(k);
     const V distance = soft.distance(c, k, l, frame.omitted);
     const V g = V(upstream) * (competitor_weight(l, evidence, total) - soft.coefficient(k));
     const V own = V(upstream * lambda) * (soft.weight(k) * load(soft.target, k));
-    l = round(own - g * margin);
+    l = round(own - g * margin, k);
     detail::add_to(sums.weight, k, l);
     detail::add_to(sums.variance_weight, k, own - g);
     detail::add_to(sums.probability, k, g);
     if (sums.distance != nullptr) detail::add_to(sums.distance, k, product_or_zero(l, distance));
   });
-  weight_sums<T> of = sums_of_weights(group, row, c);
   // w + g of w = own - g m.
   of.extra = group.reduce(
       row, T(0),

@@ -16,7 +16,6 @@ endforeach()
 add_library(lgm_compiled_cuda OBJECT ${compiled_cuda_sources})
 target_link_libraries(lgm_compiled_cuda PUBLIC lgm::cuda)
 target_include_directories(lgm_compiled_cuda PUBLIC ${PROJECT_SOURCE_DIR}/tests)
-# So that cuda_vectors.py can read the PTX in the objects.
-target_compile_options(lgm_compiled_cuda PRIVATE -Xptxas=-v --no-compress)
+target_compile_options(lgm_compiled_cuda PRIVATE -Xptxas=-v)
 set_target_properties(lgm_compiled_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_COMPILER_LAUNCHER
   "${Python3_EXECUTABLE};${LGM_CUDA_RESOURCES};record;${LGM_CUDA_REPORTS};${CMAKE_CUDA_COMPILER_LAUNCHER}")

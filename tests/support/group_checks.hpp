@@ -42,7 +42,7 @@ std::vector<T> ramp(std::int64_t n) {
 // What one lane gets from the calls that answer.
 template <class T>
 struct answers {
-  T sum, top, least;
+  T sum, top, least, tripled_sum;
   std::int64_t fifty, absent;
 };
 
@@ -55,7 +55,8 @@ void check_group(const Team& team) {
     const std::vector<T> in = ramp<T>(n);
     const T* data = in.data();
     // One element after the end, which nothing may touch.
-    std::vector<T> doubled(in.size() + 1, T(99)), held(in), changed(doubled), counted(doubled);
+    std::vector<T> doubled(in.size() + 1, T(99)), held(in), changed(doubled), tripled(doubled),
+        counted(doubled);
     held.push_back(T(99));
     std::vector<int> visits(in.size(), 0);
     std::vector<answers<T>> got(static_cast<std::size_t>(team.lanes()));
@@ -77,6 +78,9 @@ void check_group(const Team& team) {
       a.absent = group.find(row, T(77));
       a.least = group.reduce(
           row, infinity, [](auto value, auto) { return value; }, lgm::minimum{});
+      a.tripled_sum = group.for_each_reduce(
+          row, [&](auto& value, auto i) { value = value + load(data, i); }, T(0), lgm::plus{});
+      row.store(tripled.data());
       group.for_each(row, [&](auto& value, auto i) {
         for_lanes(value, i, [&](T& element, std::int64_t at) {
           ++visits[static_cast<std::size_t>(at)];
@@ -89,10 +93,12 @@ void check_group(const Team& team) {
       group.one_lane([&] { ++calls; });
     });
 
-    T sum = 0, top = -infinity, least = infinity;
+    T sum = 0, tripled_sum = 0, top = -infinity, least = infinity;
     for (std::size_t i = 0; i < in.size(); ++i) {
       CHECK(doubled[i] == 2 * in[i]);
       CHECK(changed[i] == (i == 3 ? T(50) : 2 * in[i]));
+      CHECK(tripled[i] == changed[i] + in[i]);
+      tripled_sum += tripled[i];
       CHECK(visits[i] == 1);
       CHECK(held[i] == static_cast<T>(i));
       CHECK(counted[i] == static_cast<T>(i));
@@ -100,11 +106,12 @@ void check_group(const Team& team) {
       top = std::max(top, in[i]);
       least = std::min(least, changed[i]);
     }
-    for (const auto* array : {&doubled, &changed, &held, &counted}) CHECK(array->back() == T(99));
+    for (const auto* array : {&doubled, &changed, &tripled, &held, &counted}) CHECK(array->back() == T(99));
     for (const answers<T>& a : got) {
       CHECK(a.sum == sum);
       CHECK(a.top == top);
       CHECK(a.least == least);
+      CHECK(a.tripled_sum == tripled_sum);
       CHECK(a.fifty == (n > 3 ? 3 : n));
       CHECK(a.absent == n);
     }

@@ -181,6 +181,17 @@ class lane_group {
     }
     return combine({"reduce of a row", held.size, sizeof(T)}, init, op);
   }
+  template <class T, class F, class Op>
+  T for_each_reduce(row<T>& held, F f, T init, Op op) const {
+    {
+      const phase in_phase(*this, "for_each_reduce of a row");
+      held.visit([&](T& value, std::int64_t i) {
+        f(value, i);
+        init = op(init, value);
+      });
+    }
+    return combine({"for_each_reduce of a row", held.size, sizeof(T)}, init, op);
+  }
   template <class T>
   std::int64_t find(const row<T>& held, T value) const {
     std::int64_t lowest = held.size;

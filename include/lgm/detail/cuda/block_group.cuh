@@ -13,45 +13,34 @@
 namespace lgm::detail {
 
 // The calls of a group, over the primitives of a kind of group: Base::lanes, Base::lane(), Base::sync() and combine(value, op).
-// Vectors: how many vectors of 16 bytes of a row a lane keeps in registers. Each algorithm on a row is compiled once for every
-// element of a lane. Long algorithms are better off with 0: their rows stay in memory, in the first-level cache, and pass
-// through a lane's registers 16 bytes at a time.
-template <class Base, int Vectors>
+// Held: how many elements of a row a lane keeps in registers. Each algorithm on a row is compiled once for every element of a
+// lane. Long algorithms are better off with 0: their rows stay in memory, in the caches.
+template <class Base, int Held>
 class lane_calls : public Base {
  public:
   static constexpr int lanes = Base::lanes;
 
-  // A row in registers where it fits: lane l has vectors l, lanes + l, ... A longer one stays in memory, and is changed
-  // there. Which lane has an element depends on its index alone, whatever the memory's alignment.
+  // A row in registers where it fits: lane l has elements l, lanes + l, ..., so that a warp's accesses to the row, and to other
+  // arrays at the same indices, are to neighbours. A longer one stays in memory, and is changed there.
   template <class T>
   class row {
    public:
     T* data;
     std::int64_t size;
 
-    __device__ row(T* from, std::int64_t n) : data(from), size(n) {
+    __device__ row(T* from, std::int64_t count) : data(from), size(count) {
       if (!is_held()) return;
-      const bool aligned = is_aligned(data);
 #pragma unroll
-      for (int v = 0; v < vectors; ++v) {
-        const vector loaded = load_vector(data, index(v, 0), size, aligned);
-#pragma unroll
-        for (int e = 0; e < width; ++e) own_[v * width + e] = loaded.values[e];
-      }
+      for (int n = 0; n < Held; ++n) own_[n] = index(n) < size ? data[index(n)] : T(0);
     }
     row(const row&) = delete;
     row& operator=(const row&) = delete;
 
     __device__ void store(T* out) const {
       if (is_held()) {
-        const bool aligned = is_aligned(out);
 #pragma unroll
-        for (int v = 0; v < vectors; ++v) {
-          vector stored;
-#pragma unroll
-          for (int e = 0; e < width; ++e) stored.values[e] = own_[v * width + e];
-          store_vector(stored, out, index(v, 0), size, aligned);
-        }
+        for (int n = 0; n < Held; ++n)
+          if (index(n) < size) out[index(n)] = own_[n];
       } else if (out != data) {
         for (std::int64_t i = Base::lane(); i < size; i += lanes) out[i] = data[i];
       }
@@ -62,85 +51,33 @@ class lane_calls : public Base {
     template <class F>
     __device__ void visit(F& f) {
       if (!is_held()) {
-        const bool aligned = is_aligned(data);
-        for (std::int64_t first = index(0, 0); first < size; first += step) {
-          vector v = load_vector(data, first, size, aligned);
-          visit_vector(v, first, size, f);
-          store_vector(v, data, first, size, aligned);
+        for (std::int64_t i = Base::lane(); i < size; i += lanes) {
+          T value = data[i];
+          f(value, i);
+          data[i] = value;
         }
         return;
       }
 #pragma unroll
-      for (int v = 0; v < vectors; ++v)
-#pragma unroll
-        for (int e = 0; e < width; ++e)
-          if (index(v, e) < size) f(own_[v * width + e], index(v, e));
+      for (int n = 0; n < Held; ++n)
+        if (index(n) < size) f(own_[n], index(n));
     }
     template <class F>
     __device__ void visit(F& f) const {
       if (!is_held()) {
-        const bool aligned = is_aligned(data);
-        for (std::int64_t first = index(0, 0); first < size; first += step) {
-          vector v = load_vector(data, first, size, aligned);
-          visit_vector(v, first, size, f);
-        }
+        for (std::int64_t i = Base::lane(); i < size; i += lanes) f(data[i], i);
         return;
       }
 #pragma unroll
-      for (int v = 0; v < vectors; ++v)
-#pragma unroll
-        for (int e = 0; e < width; ++e)
-          if (index(v, e) < size) f(own_[v * width + e], index(v, e));
+      for (int n = 0; n < Held; ++n)
+        if (index(n) < size) f(own_[n], index(n));
     }
 
    private:
-    static constexpr int width = 16 / sizeof(T), vectors = Vectors;
-    static constexpr std::int64_t step = std::int64_t(lanes) * width;  // from a lane's vector to its next
-    struct alignas(16) vector {
-      T values[width];
-    };
+    __device__ bool is_held() const { return Held > 0 && size <= std::int64_t(lanes) * Held; }
+    __device__ static std::int64_t index(int n) { return std::int64_t(n) * lanes + Base::lane(); }
 
-    __device__ static bool is_aligned(const T* pointer) {
-      return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
-    }
-    // Elements [first, first + width) of n.
-    __device__ static vector load_vector(const T* from, std::int64_t first, std::int64_t n, bool aligned) {
-      if (aligned && first + width <= n) return *reinterpret_cast<const vector*>(from + first);
-      vector v;
-#pragma unroll
-      for (int e = 0; e < width; ++e) v.values[e] = first + e < n ? from[first + e] : T(0);
-      return v;
-    }
-    __device__ static void store_vector(const vector& v, T* to, std::int64_t first, std::int64_t n,
-                                        bool aligned) {
-      if (aligned && first + width <= n) {
-        *reinterpret_cast<vector*>(to + first) = v;
-        return;
-      }
-#pragma unroll
-      for (int e = 0; e < width; ++e)
-        if (first + e < n) to[first + e] = v.values[e];
-    }
-    // f(value&, i) for each element of the vector. Each in turn moves to the first place, so that f is compiled once and no
-    // register is indexed.
-    template <class F>
-    __device__ static void visit_vector(vector& v, std::int64_t first, std::int64_t n, F& f) {
-#pragma unroll 1
-      for (int e = 0; e < width; ++e) {
-        if (first + e < n) f(v.values[0], first + e);
-        const T visited = v.values[0];
-#pragma unroll
-        for (int other = 0; other + 1 < width; ++other) v.values[other] = v.values[other + 1];
-        v.values[width - 1] = visited;
-      }
-    }
-
-    __device__ bool is_held() const { return Vectors > 0 && size <= std::int64_t(lanes) * width * vectors; }
-    __device__ static std::int64_t index(int v, int e) {
-      return std::int64_t(v * lanes + Base::lane()) * width + e;
-    }
-
-    T own_[vectors > 0 ? width* vectors : 1];
+    T own_[Held > 0 ? Held : 1];
   };
 
   template <class F>
@@ -171,6 +108,15 @@ class lane_calls : public Base {
   template <class T, class F, class Op>
   __device__ T reduce(const row<T>& held, T init, F f, Op op) const {
     const auto add = [&](T value, std::int64_t i) { init = op(init, f(value, i)); };
+    held.visit(add);
+    return Base::combine(init, op);
+  }
+  template <class T, class F, class Op>
+  __device__ T for_each_reduce(row<T>& held, F f, T init, Op op) const {
+    const auto add = [&](T& value, std::int64_t i) {
+      f(value, i);
+      init = op(init, value);
+    };
     held.visit(add);
     return Base::combine(init, op);
   }
@@ -250,9 +196,9 @@ class block_lanes {
   mutable int buffer_ = 0;
 };
 
-template <int Lanes, int Vectors = 0>
-using warp_group = lane_calls<warp_lanes<Lanes>, Vectors>;
-template <int Threads, int Vectors = 0>
-using block_group = lane_calls<block_lanes<Threads>, Vectors>;
+template <int Lanes, int Held = 0>
+using warp_group = lane_calls<warp_lanes<Lanes>, Held>;
+template <int Threads, int Held = 0>
+using block_group = lane_calls<block_lanes<Threads>, Held>;
 
 }  // namespace lgm::detail

@@ -15,8 +15,8 @@ namespace lgm::detail {
 
 template <int Lanes>
 struct group_of {
-  using type = std::conditional_t<(Lanes > 32), block_group<(Lanes > 32 ? Lanes : 64), tuning::held_vectors>,
-                                  warp_group<(Lanes > 32 ? 32 : Lanes), tuning::held_vectors>>;
+  using type = std::conditional_t<(Lanes > 32), block_group<(Lanes > 32 ? Lanes : 64), tuning::held>,
+                                  warp_group<(Lanes > 32 ? 32 : Lanes), tuning::held>>;
 };
 template <>
 struct group_of<1> {

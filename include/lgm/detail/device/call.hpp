@@ -22,12 +22,14 @@ template <class T>
 std::size_t device_loss_bytes(const shape& s, const device_limits& limits, number_format features) {
   if (first_failure(check_shape(s), check_precision<T>(limits.precision, features)) != status::success)
     return 0;
-  const device_plan plan = device_plan::make<T>(s, limits, features);
-  const std::size_t bytes =
-      larger(device_bytes<T>(plan, s), device_bytes<T>(device_plan::make<T>(s, limits, features, true), s));
-  // A problem in one tile takes less with fewer samples; one in several may take up to the limit with any number.
-  const bool one_tile = plan.rows == s.samples && plan.classes == s.classes;
-  return one_tile ? bytes : larger(bytes, limits.tile_bytes);
+  // Enough for fewer samples as well: their tiles are no higher. But where classes are cut, they may be wider, up to the limit.
+  const auto bytes = [&](bool forward_only) {
+    device_plan plan = device_plan::make<T>(s, limits, features, forward_only);
+    const bool cut = plan.classes < s.classes;
+    plan.set_tile<T>(plan.most_tile_rows, plan.classes, s);
+    return larger(device_bytes<T>(plan, s), cut ? limits.tile_bytes : std::size_t(0));
+  };
+  return larger(bytes(false), bytes(true));
 }
 
 template <class T>

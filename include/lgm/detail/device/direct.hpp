@@ -91,10 +91,11 @@ struct direct_feature_kernel {
 };
 
 // The samples' part of eq:grad_mean and eq:grad_log_variance: difference [classes, dims] = sum_i w_ik (x_ij - mu_kj), and
-// square, where not null, the same of the squares. Rows with counts[i] == 0 are not read.
+// square, where not null, the same of the squares. Rows with counts[i] == 0 are not read. The samples are in parts, whose sums are
+// apart: [classes, parts, dims].
 template <class T>
 struct direct_sums_kernel {
-  std::int64_t rows, classes, dims, weight_stride, feature_stride;
+  std::int64_t rows, classes, dims, parts, weight_stride, feature_stride;
   const T *weights, *mean;   // mean [classes, dims]
   number_array<T> features;  // as the caller has them
   const std::int64_t* counts;
@@ -102,10 +103,11 @@ struct direct_sums_kernel {
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    for_direct_block(group, task, classes, dims, [&](std::int64_t j, std::int64_t first, int count) {
+    const std::int64_t part = task % parts, begin = rows * part / parts, end = rows * (part + 1) / parts;
+    for_direct_block(group, task / parts, classes, dims, [&](std::int64_t j, std::int64_t first, int count) {
       T mu[direct_rows], sum[direct_rows] = {}, sum_square[direct_rows] = {};
       for (int c = 0; c < direct_rows; ++c) mu[c] = mean[(first + smaller(c, count - 1)) * dims + j];
-      for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t i = begin; i < end; ++i) {
         if (counts[i] == 0) continue;
         const T x = load(features, i * feature_stride + j);
         for (int c = 0; c < direct_rows; ++c) {
@@ -117,8 +119,9 @@ struct direct_sums_kernel {
       }
       for (int c = 0; c < direct_rows; ++c) {
         if (c >= count) continue;
-        difference[(first + c) * dims + j] = sum[c];
-        if (square != nullptr) square[(first + c) * dims + j] = sum_square[c];
+        const std::int64_t at = ((first + c) * parts + part) * dims + j;
+        difference[at] = sum[c];
+        if (square != nullptr) square[at] = sum_square[c];
       }
     });
   }

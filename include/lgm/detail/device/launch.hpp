@@ -50,6 +50,15 @@ void launch_rows(Device& device, std::int64_t width, std::int64_t tasks, const K
                                                                                         tasks, kernel);
 }
 
+// The same for groups that take a column a lane.
+template <class Device, class Kernel>
+void launch_columns(Device& device, std::int64_t columns, std::int64_t tasks, const Kernel& kernel) {
+  const int lanes = columns <= tuning::narrow_lanes ? tuning::narrow_lanes
+                    : columns <= tuning::warp_lanes ? tuning::warp_lanes
+                                                    : tuning::block_lanes;
+  device.template launch<tuning::narrow_lanes, tuning::warp_lanes, tuning::block_lanes>(lanes, tasks, kernel);
+}
+
 // out [tasks, columns] = 0.
 template <class T>
 struct zero_kernel {

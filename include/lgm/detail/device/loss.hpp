@@ -84,10 +84,14 @@ struct visit_kernel {
     const auto at = [&](T* sums, bool wanted) {
       return wanted ? sums + part * t.class_count + own.begin_in(t) : nullptr;
     };
-    const bool soft = parameters && t.call.is_soft();
-    const class_sum_rows<T> sums{at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
-                                 at(t.b.class_variance_weight, soft), at(t.b.class_probability, soft)};
-    group.for_each(classes, [&](std::int64_t k) {
+    const bool soft = parameters && t.call.is_soft(), priors = t.call.gradient.log_prior != nullptr;
+    const class_sum_rows<T> sums{
+        at(t.b.class_sum, parameters), at(t.b.class_distance, distances),
+        at(t.b.class_variance_weight, soft && t.b.class_variance_weight != nullptr),
+        at(t.b.class_probability, soft || (parameters && priors && t.sums_in_place))};
+    // Sums in place go on from row tile to row tile, in the first part.
+    const bool goes_on = t.sums_in_place && t.first_row > 0 && part == 0;
+    group.for_each(goes_on ? 0 : classes, [&](std::int64_t k) {
       if (sums.weight != nullptr) sums.weight[k] = T(0);
       if (sums.distance != nullptr) sums.distance[k] = T(0);
       if (sums.variance_weight != nullptr) sums.variance_weight[k] = T(0);
@@ -112,7 +116,7 @@ struct visit_kernel {
         row_logits(group, t.call, own, i, own.range(i), row, r);
       }
       const weight_sums<T> weights =
-          row_weights(group, t.call, own, i, own.range(i), row, r, sums, t.rounding());
+          row_weights(group, t.call, own, i, own.range(i), row, r, sums, own.rounding(i));
       own.store_weights(group, i, row);
       if (t.class_parts == 1)
         t.init_gradient(group, i, r, weights);
@@ -140,32 +144,6 @@ struct init_gradient_kernel {
   }
 };
 
-// The parts' sums by class become one, in the first part's place.
-template <class T>
-struct sum_parts_kernel {
-  std::int64_t parts, classes;
-  class_sum_rows<T> sums;
-
-  template <class Group>
-  LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * mean_columns;
-    group.for_each(smaller(mean_columns, classes - begin), [&](std::int64_t c) {
-      add(sums.weight, begin + c);
-      add(sums.distance, begin + c);
-      add(sums.variance_weight, begin + c);
-      add(sums.probability, begin + c);
-    });
-  }
-
- private:
-  LGM_HD void add(T* all, std::int64_t k) const {
-    if (all == nullptr) return;
-    T sum = 0;
-    for (std::int64_t part = 0; part < parts; ++part) sum += all[part * classes + k];
-    all[k] = sum;
-  }
-};
-
 template <class T>
 struct begin_sums_kernel {
   device_tile<T> t;
@@ -185,8 +163,10 @@ struct begin_sums_kernel {
 template <class Group, class T>
 LGM_HD void add_targets(const Group& group, const device_tile<T>& t, std::int64_t k, std::int64_t part,
                         std::int64_t parts, class_sums<T>& sums) {
-  const std::int64_t first = first_of_class(t.b.ranked_class, t.row_count, k),
-                     n = first_of_class(t.b.ranked_class, t.row_count, k + 1) - first;
+  const std::int64_t first = first_of_class(t.b.ranked_class, t.row_count, k);
+  // Most of many classes have none, and are spared the second search.
+  const bool any = first < t.row_count && t.b.ranked_class[first] == k;
+  const std::int64_t n = any ? first_of_class(t.b.ranked_class, t.row_count, k + 1) - first : 0;
   for (std::int64_t at = first + n * part / parts; at < first + n * (part + 1) / parts; ++at) {
     const std::int64_t i = t.b.ranked_row[at];
     const row_record<T>& r = t.b.record[i];
@@ -195,7 +175,8 @@ LGM_HD void add_targets(const Group& group, const device_tile<T>& t, std::int64_
   }
 }
 
-// The targets' terms of a part of a class's samples, where few classes have many.
+// Adds the targets' terms of a part of a class's samples, where few classes have many, to what a diagonal covariance has of that
+// part already.
 template <class T>
 struct target_sums_kernel {
   device_tile<T> t;
@@ -207,16 +188,61 @@ struct target_sums_kernel {
     const std::int64_t dims = t.call.shape.dims, k = t.first_class + task / parts;
     class_sums<T> sums{difference ? t.b.target_differences + task * dims : nullptr,
                        square ? t.b.target_squares + task * dims : nullptr};
-    group.for_each(dims, [&](std::int64_t j) {
-      if (sums.difference != nullptr) sums.difference[j] = T(0);
-      if (sums.square != nullptr) sums.square[j] = T(0);
-    });
+    if (!t.diagonal())
+      group.for_each(difference ? dims : 0, [&](std::int64_t j) { sums.difference[j] = T(0); });
     add_targets(group, t, k, task % parts, parts, sums);
     group.one_lane([&] {
       T* const scalars = t.b.target_scalars + 3 * task;
       scalars[0] = sums.distance;
       scalars[1] = sums.variance_weight;
       scalars[2] = sums.probability;
+    });
+  }
+};
+
+// Of the class whose first sample is task in the order of the classes, its targets' terms, to sums in place.
+template <class T>
+struct add_targets_kernel {
+  device_tile<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t task) const {
+    const std::int64_t k = t.b.ranked_class[task], dims = t.call.shape.dims;
+    if (k >= t.call.shape.classes || (task > 0 && t.b.ranked_class[task - 1] == k)) return;
+    T* const out = t.call.gradient.mean == nullptr ? nullptr : t.call.gradient.mean + k * dims;
+    const T* const mean = t.parameters_of(k).mean;
+    T residual = 0;
+    for (std::int64_t at = task; at < t.row_count && t.b.ranked_class[at] == k; ++at) {
+      const std::int64_t i = t.b.ranked_row[at];
+      const row_record<T>& r = t.b.record[i];
+      const number_array<T> x = t.features(i);
+      group.for_each(out != nullptr ? dims : 0,
+                     [&](std::int64_t j) { out[j] = fused(-r.weight, load(x, j) - mean[j], out[j]); });
+      residual += r.residual;
+    }
+    if (t.call.gradient.log_prior != nullptr) group.one_lane([&] { t.b.class_probability[k] -= residual; });
+  }
+};
+
+// Gradients of the parameters of class c, from sums in place over all samples: to the means' it adds what is no product.
+template <class T>
+struct finish_sums_kernel {
+  device_tile<T> t;
+
+  template <class Group>
+  LGM_HD void operator()(const Group& group, std::int64_t k) const {
+    const std::int64_t dims = t.call.shape.dims;
+    const loss_gradients<T>& gradient = t.call.gradient;
+    const T weight = t.b.class_sum[k];
+    const T* const mean = t.parameters_of(k).mean;
+    group.for_each(gradient.mean != nullptr ? dims : 0, [&](std::int64_t j) {
+      T& out = gradient.mean[k * dims + j];
+      out = fused(weight, t.form.uncentred ? mean[j] : mean[j] - t.b.offset[j], out);
+    });
+    if (gradient.log_prior == nullptr) return;
+    group.one_lane([&] {
+      const T sum = t.b.class_probability[k] - (t.call.is_soft() ? T(0) : weight);
+      gradient.log_prior[k] = gradient.accumulate ? gradient.log_prior[k] + sum : sum;
     });
   }
 };
@@ -235,18 +261,24 @@ struct parameters_kernel {
     const T weight = t.b.class_sum[c];
     class_sums<T> sums{difference ? t.b.differences + c * dims : nullptr,
                        square ? t.b.squares + c * dims : nullptr};
-    sums.variance_weight = soft ? t.b.class_variance_weight[c] : weight;
+    // Null under identity, which has no use for it.
+    sums.variance_weight =
+        soft && t.b.class_variance_weight != nullptr ? t.b.class_variance_weight[c] : weight;
     sums.probability = soft ? t.b.class_probability[c] : -weight;
     if (t.call.wants_distances()) sums.distance = t.b.class_distance[c];
     if (!soft && parts == 1) add_targets(group, t, k, 0, 1, sums);
-    if (!soft && parts > 1) {
+    if (parts > 1) {
+      const bool fresh = t.diagonal();  // the parts are all there is
       group.for_each(dims, [&](std::int64_t j) {
+        T of_difference = difference && !fresh ? sums.difference[j] : T(0), of_square = 0;
         for (std::int64_t at = (c * parts) * dims + j; at < (c + 1) * parts * dims; at += dims) {
-          if (difference) sums.difference[j] += t.b.target_differences[at];
-          if (square) sums.square[j] += t.b.target_squares[at];
+          if (difference) of_difference += t.b.target_differences[at];
+          if (square) of_square += t.b.target_squares[at];
         }
+        if (difference) sums.difference[j] = of_difference;
+        if (square) sums.square[j] = of_square;
       });
-      for (std::int64_t part = 0; part < parts; ++part) {
+      for (std::int64_t part = 0; !soft && part < parts; ++part) {
         const T* const scalars = t.b.target_scalars + 3 * (c * parts + part);
         sums.distance += scalars[0];
         sums.variance_weight += scalars[1];
@@ -351,7 +383,11 @@ class device_loss {
         tiles_.make_products();
       else
         tiles_.prepare_operands();
-      launch_rows(device_, t_.class_count / t_.class_parts, t_.row_parts * t_.class_parts,
+      // The group of a row takes its gradient as well.
+      const std::int64_t width =
+          larger(t_.class_count / t_.class_parts,
+                 t_.class_parts == 1 && t_.call.gradient.feature != nullptr ? s.dims : std::int64_t(0));
+      launch_rows(device_, width, t_.row_parts * t_.class_parts,
                   visit_kernel<T>{t_, one_visit, finished, needs_logits, parameters, distances});
       if (t_.class_parts > 1 && t_.call.gradient.feature != nullptr)
         launch_rows(device_, s.dims, t_.row_count, init_gradient_kernel<T>{t_});
@@ -377,7 +413,7 @@ class device_loss {
                                             t_.b.inverse,
                                             t_.b.scaled_mean,
                                             t_.feature_sum(0)};
-      launch_rows(device_, smaller(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
+      launch_columns(device_, smaller(dims, direct_columns), direct_tasks(t_.row_count, dims), kernel);
       return;
     }
     tiles_.multiply(false, false, t_.row_count, dims, t_.class_count, T(-1), tiles_.weights(), t_.tile_stride,
@@ -390,31 +426,42 @@ class device_loss {
     const bool difference = t_.call.gradient.mean != nullptr,
                square = t_.diagonal() && t_.call.wants_log_variance();
     const bool soft = t_.call.is_soft();
-    const class_sum_rows<T> sums{t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
-                                 soft ? t_.b.class_variance_weight : nullptr,
-                                 soft ? t_.b.class_probability : nullptr};
-    launch_rows(device_, smaller(n, mean_columns), ceil_divide(n, mean_columns),
-                sum_parts_kernel<T>{t_.row_parts, n, sums});
+    sum_rows(device_, t_.row_parts, n, t_.b.class_sum, distances ? t_.b.class_distance : nullptr,
+             soft ? t_.b.class_variance_weight : nullptr, soft ? t_.b.class_probability : nullptr);
+    if (plan_.sums_in_place) {
+      const loss_gradients<T>& g = t_.call.gradient;
+      if (difference)
+        tiles_.multiply(true, false, n, dims, t_.row_count, T(-1), tiles_.weights(), t_.tile_stride,
+                        t_.b.samples, t_.operand_stride, T(g.accumulate || t_.first_row > 0 ? 1 : 0), g.mean,
+                        dims);
+      if (!soft) launch_rows(device_, dims, t_.row_count, add_targets_kernel<T>{t_});
+      if (t_.first_row + t_.row_count == t_.call.shape.samples)
+        launch_rows(device_, dims, n, finish_sums_kernel<T>{t_});
+      return;
+    }
+    const std::int64_t parts = soft && !t_.diagonal() ? 1 : plan_.target_parts;
     if (t_.diagonal() && (difference || square)) {
       const direct_sums_kernel<T> kernel{t_.row_count,
                                          n,
                                          dims,
+                                         parts,
                                          t_.tile_stride,
                                          row_stride(t_.call.shape.feature_stride, dims),
                                          t_.tile,
                                          t_.call.mixture.mean + t_.first_class * dims,
                                          t_.features(0),
                                          t_.b.counts,
-                                         t_.b.differences,
-                                         square ? t_.b.squares : nullptr};
-      launch_rows(device_, smaller(dims, direct_columns), direct_tasks(n, dims), kernel);
+                                         parts > 1 ? t_.b.target_differences : t_.b.differences,
+                                         !square     ? nullptr
+                                         : parts > 1 ? t_.b.target_squares
+                                                     : t_.b.squares};
+      launch_columns(device_, smaller(dims, direct_columns), direct_tasks(n, dims) * parts, kernel);
     } else if (difference) {
       launch_rows(device_, dims, n, begin_sums_kernel<T>{t_});
       tiles_.multiply(true, false, n, dims, t_.row_count, T(1), tiles_.weights(), t_.tile_stride,
                       t_.b.samples, t_.operand_stride, T(1), t_.b.differences, dims);
     }
-    const std::int64_t parts = t_.call.is_soft() ? 1 : plan_.target_parts;
-    if (parts > 1)
+    if (parts > 1 && !soft)
       launch_rows(device_, dims, n * parts, target_sums_kernel<T>{t_, parts, difference, square});
     launch_rows(device_, dims, n, parameters_kernel<T>{t_, parts, difference, square});
   }

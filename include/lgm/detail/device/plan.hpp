@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <lgm/detail/device/direct.hpp>
 #include <lgm/detail/device/launch.hpp>
 #include <lgm/detail/device/product_form.hpp>
 #include <lgm/detail/device/ranks.hpp>
@@ -38,6 +39,10 @@ struct device_plan {
   std::int64_t target_parts = 1;  // of a class's samples, whose sums are made side by side
   std::int64_t mean_parts = 1;    // of the classes, for the mean of the means
   bool whole_rows = true;         // a tile has all classes: three products a step, else four
+  // The means' gradient is summed where the caller wants it: a product adds to it, row tile by row tile, and what is no product
+  // is added once. Not where variances multiply the sum, classes are cut, or a class's samples are in parts.
+  bool sums_in_place = false;
+  std::int64_t most_tile_rows = 0;  // before the samples are cut into tiles of even height
   product_form form;
   std::int64_t operand_stride = 0;  // elements between rows of the products' operands
   bool narrow = false;              // features are of 16 bits, and so may their gradients be
@@ -45,7 +50,11 @@ struct device_plan {
   static constexpr std::int64_t most_rows = rank_kernel::most_rows;
   // Of samples, in a task that counts them.
   static constexpr std::int64_t count_tasks = 1024, count_chunk = 4096;
+  // Up to these are counted in no task of their own.
+  static constexpr std::int64_t few_samples = std::int64_t(1) << 14;
 
+  // Tasks that keep a device busy.
+  static constexpr std::int64_t enough_tasks = 512, most_target_parts = 64;
   // A row has no more parts than this, and a part no fewer classes than that.
   static constexpr std::int64_t most_class_parts = 1024, part_classes = 4096;
 
@@ -54,9 +63,11 @@ struct device_plan {
   }
 
   // Whether launches would take longer than the work: small.hpp then does it all in two.
-  static bool is_small(const shape& s) {
+  static bool is_small(const shape& s) { return s.samples > 0 && s.samples <= 4096 && has_small_classes(s); }
+  // The same for some number of samples.
+  static bool has_small_classes(const shape& s) {
     constexpr std::int64_t most = std::int64_t(1) << 13;
-    return s.samples > 0 && s.samples <= 4096 && s.dims > 0 && bounded_product(s.classes, s.dims) <= most;
+    return s.dims > 0 && bounded_product(s.classes, s.dims) <= most;
   }
 
   // features: their format. forward_only: a tile is not needed after its logits, so that tall tiles of some classes, which
@@ -65,7 +76,7 @@ struct device_plan {
   static device_plan make(const shape& s, const device_limits& limits, number_format features,
                           bool forward_only = false);
 
- private:
+  // Sets the tile, and what follows from it.
   template <class T>
   void set_tile(std::int64_t tile_rows, std::int64_t tile_classes, const shape& s) {
     // For tensor cores, rows of 16-bit operands begin at multiples of 16 bytes.
@@ -77,13 +88,21 @@ struct device_plan {
     // One row a group where the sums by class of all rows are small. Else eight, so that the sums are a fraction of the tile.
     constexpr std::int64_t few = std::int64_t(1) << 18;
     const std::int64_t all = std::max<std::int64_t>(s.classes, 1);
-    row_parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1, 2048);
+    row_parts = std::clamp<std::int64_t>(larger(ceil_divide(rows, 8), smaller(rows, few / all)), 1,
+                                         all > tuning::warp_row ? 512 : 4096);
     class_parts = std::clamp<std::int64_t>(
         smaller(most_class_parts / std::max<std::int64_t>(rows, 1), classes / part_classes), 1,
         most_class_parts);
     // A class has rows / classes samples, if they are even; 16 of them keep a group busy.
-    target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, 64);
-    mean_parts = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 256);
+    target_parts = std::clamp<std::int64_t>(rows / all / 16, 1, most_target_parts);
+    // A diagonal covariance's sums over all samples are made in the same parts, of at least 64 samples.
+    if (s.covariance == covariance::diagonal) {
+      const std::int64_t tasks = std::max<std::int64_t>(direct_tasks(classes, s.dims), 1);
+      target_parts = std::clamp<std::int64_t>(smaller(ceil_divide(enough_tasks, tasks), rows / 64),
+                                              target_parts, most_target_parts);
+    }
+    mean_parts = std::clamp<std::int64_t>(ceil_divide(s.classes, 64), 1, 2048);
+    sums_in_place = s.covariance == covariance::identity && classes >= s.classes && target_parts == 1;
   }
 };
 
@@ -100,8 +119,9 @@ struct device_buffers {
   device_state<T>*
       state;  // [1 + plan.row_parts], the first one that of the call, the others for groups that keep their own
   sample_count* sample_counts;  // [plan.count_tasks], of the samples of a task
-  T* mean_part_sums;            // [plan.mean_parts, dims], parts of the sum of the means
-  T* offset;                    // [dims], what features and means are centred on
+  // [plan.mean_parts, dims]: parts of the mean of the means, and then, in the first one's place, what features and means are
+  // centred on.
+  T* offset;
   // [plan.rows, dims], row stride plan.operand_stride: x', or x where it enters products as given; rows that do not count
   // are zero.
   product_operand<T> samples;
@@ -120,15 +140,16 @@ struct device_buffers {
   T* class_sum;       // [plan.row_parts, plan.classes], parts of the sums of w_ik over the tile's samples ...
   T* class_distance;  // ... and of w_ik d_ik
   T* class_variance_weight;  // [plan.row_parts, plan.classes], the same of what soft targets need besides
-  T* class_probability;
+  T* class_probability;      // plan.sums_in_place: in the first part the sum over the targets, too
   // [plan.row_parts, plan.classes], in the memory of sums that the call does not make: score's distances, and the constants of
   // small calls with labels.
   T *distances, *small_bias, *small_half_log_det;
-  T* differences;         // [plan.classes, dims], sums of w_ik (x_i - mu_k)
-  T* squares;             // the same of w_ik (x_i - mu_k)^2, diagonal alone
-  T* target_differences;  // [plan.target_parts, plan.classes, dims], the targets' part of those
+  T* differences;  // [plan.classes, dims], sums of w_ik (x_i - mu_k); plan.sums_in_place: null
+  T* squares;      // the same of w_ik (x_i - mu_k)^2, diagonal alone
+  // [plan.classes, plan.target_parts, dims], parts of those: the targets' terms; diagonal: all
+  T* target_differences;
   T* target_squares;
-  T* target_scalars;      // [plan.target_parts, plan.classes, 3]
+  T* target_scalars;      // [plan.classes, plan.target_parts, 3]
   row_record<T>* record;  // [plan.rows]
   // [plan.rows, plan.class_parts], what each range of a row's classes says of it, and the sum of its weights. Where a call may
   // be split: as large for any number of samples.
@@ -149,8 +170,7 @@ struct device_buffers {
     };
     state = a.take<device_state<T>>(1 + p.row_parts);
     sample_counts = a.take<sample_count>(device_plan::count_tasks);
-    mean_part_sums = take(p.mean_parts, d);
-    offset = take(1, d);
+    offset = take(p.mean_parts, d);
     const auto take_operand = [&](std::int64_t rows, std::int64_t columns, bool high, bool low) {
       product_operand<T> o;
       const std::int64_t bytes = bounded_product(bounded_product(rows, columns), bytes_of<T>(p.form.format));
@@ -184,12 +204,14 @@ struct device_buffers {
     feature_sums = p.narrow ? take(p.rows, d) : nullptr;
     class_sum = take(p.row_parts, p.classes);
     class_distance = spherical ? take(p.row_parts, p.classes) : nullptr;
-    class_variance_weight = take(p.row_parts, p.classes);
+    const bool identity = !diagonal && !spherical;
+    class_variance_weight =
+        identity && !device_plan::has_small_classes(s) ? nullptr : take(p.row_parts, p.classes);
     class_probability = take(p.row_parts, p.classes);
     distances = class_sum;
     small_bias = class_variance_weight;
     small_half_log_det = class_probability;
-    differences = take(p.classes, d);
+    differences = p.sums_in_place ? nullptr : take(p.classes, d);
     squares = diagonal ? take(p.classes, d) : nullptr;
     const std::int64_t parts = p.target_parts > 1 ? bounded_product(p.target_parts, p.classes) : 0;
     target_differences = take(parts, d);
@@ -240,6 +262,7 @@ device_plan device_plan::make(const shape& s, const device_limits& limits, numbe
     classes = largest_that_fits(std::min<std::int64_t>(s.classes, 1), s.classes,
                                 [&](std::int64_t n) { return fits(rows, n); });
   }
+  p.most_tile_rows = rows;
   // Tiles of even height rather than a small last one.
   if (s.samples > 0) rows = ceil_divide(s.samples, ceil_divide(s.samples, std::max<std::int64_t>(rows, 1)));
   p.set_tile<T>(s.samples > 0 ? rows : 0, classes, s);

@@ -136,13 +136,17 @@ LGM_HD T store_scaled(const scaled_row<T>& row, std::int64_t j, T value, T scale
   return value;
 }
 
-// A weight as the products will take it, so that sums of weights are theirs.
+// A weight as the products will take it, so that sums of weights are theirs. Weights of 16 bits are stored as they are made.
 template <class T>
 struct weight_rounding {
   number_format format;
   int parts;
-  LGM_HD T operator()(T weight) const {
+  product_operand<T> out;  // of 16 bits, else nothing
+  std::int64_t first = 0;  // where the row begins there
+
+  LGM_HD T operator()(T weight, std::int64_t k) const {
     if constexpr (std::is_same<T, float>::value) {
+      if (out.high != nullptr) return out.store(first + k, weight);
       const T kept = rounded_to(format, weight);
       return parts == 1 ? kept : kept + rounded_to(format, weight - kept);
     }

@@ -39,6 +39,7 @@ struct device_tile {
   const T* centre = nullptr;  // [dims], of loss_row.hpp's origin()
   // The tile at work: samples [first_row, first_row + row_count), classes [first_class, first_class + class_count).
   std::int64_t first_row = 0, row_count = 0, first_class = 0, class_count = 0, row_parts = 1, class_parts = 1;
+  bool sums_in_place = false;  // of device_plan
   T* tile = nullptr;
   std::int64_t tile_stride = 0;
 
@@ -120,7 +121,9 @@ struct device_tile {
       write_number(call.gradient.feature, call.gradient.feature_format, first + j, sums[j]);
     });
   }
-  LGM_HD weight_rounding<T> rounding() const { return {form.format, form.weight_parts}; }
+  LGM_HD weight_rounding<T> rounding(std::int64_t i) const {
+    return {form.format, form.weight_parts, b.weights, i * tile_stride};
+  }
   LGM_HD class_parameters<T> parameters_of(std::int64_t k) const { return {call.shape, call.mixture, k}; }
   LGM_HD T log_prior(std::int64_t k) const {
     return call.mixture.log_prior != nullptr ? call.mixture.log_prior[k] : uniform_log_prior;
@@ -210,14 +213,11 @@ struct device_tile {
         fault);
   }
 
-  // Writes the weights of row i, already rounded, to the products' operand.
+  // Writes the weights of row i, already rounded, to the products' operand, unless they are there.
   template <class Group, class Row>
   LGM_HD void store_weights(const Group& group, std::int64_t i, Row& row) const {
+    if (is_narrow(form.format)) return;
     const std::int64_t first = i * tile_stride;
-    if (is_narrow(form.format)) {
-      group.for_each(row, [&](T& w, std::int64_t k) { w = b.weights.store(first + k, w); });
-      return;
-    }
     if (form.weight_parts > 1) {
       group.for_each(row, [&](T& w, std::int64_t k) {
         const T kept = rounded_to(form.format, w);

@@ -39,15 +39,19 @@ struct count_kernel {
 template <class T>
 struct begin_kernel {
   device_tile<T> t;
-  std::int64_t count_tasks;
+  std::int64_t count_tasks;  // of count_kernel; 0: the samples are counted here
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t) const {
+    const std::int64_t n = count_tasks > 0 ? count_tasks : t.call.shape.samples;
+    const auto count = [&](std::int64_t i) {
+      return count_tasks > 0 ? t.b.sample_counts[i] : t.call.count_of(i);
+    };
     sample_count samples;
     samples.weight = group.reduce(
-        count_tasks, 0.0, [&](std::int64_t i) { return t.b.sample_counts[i].weight; }, plus{});
+        n, 0.0, [&](std::int64_t i) { return count(i).weight; }, plus{});
     samples.counted = group.reduce(
-        count_tasks, std::int64_t(0), [&](std::int64_t i) { return t.b.sample_counts[i].counted; }, plus{});
+        n, std::int64_t(0), [&](std::int64_t i) { return count(i).counted; }, plus{});
     const bool priors = t.scores.result.log_mixture != nullptr;
     t.begin(group, samples, priors ? log_sum_of_priors(group, t.call.shape, t.call.mixture) : T(0));
   }
@@ -74,23 +78,39 @@ struct mean_part_kernel {
   }
 };
 
-// out [columns] = the sum of rows [rows, columns].
+// Of arrays [rows, columns], null where there is none: the sum of some rows, `step` apart, in the first one's place.
 template <class T>
 struct sum_rows_kernel {
-  std::int64_t rows, columns;
-  const T* in;
-  T* out;
+  static constexpr std::int64_t chunk = 64;  // rows
+
+  std::int64_t rows, columns, step;
+  T* arrays[4];
 
   template <class Group>
   LGM_HD void operator()(const Group& group, std::int64_t task) const {
-    const std::int64_t begin = task * mean_columns;
+    const std::int64_t blocks = ceil_divide(columns, mean_columns), begin = task % blocks * mean_columns;
+    const std::int64_t first = task / blocks * chunk * step, end = smaller(rows, first + chunk * step);
     group.for_each(smaller(mean_columns, columns - begin), [&](std::int64_t c) {
-      T sum = 0;
-      for (std::int64_t r = 0; r < rows; ++r) sum += in[r * columns + begin + c];
-      out[begin + c] = sum;
+      for (T* const array : arrays) {
+        if (array == nullptr) continue;
+        T sum = 0;
+        for (std::int64_t r = first; r < end; r += step) sum += array[r * columns + begin + c];
+        array[first * columns + begin + c] = sum;
+      }
     });
   }
 };
+
+// Of each array [rows, columns], null where there is none: the sum of its rows, in the first one's place.
+template <class Device, class T>
+void sum_rows(Device& device, std::int64_t rows, std::int64_t columns, T* a, T* b = nullptr, T* c = nullptr,
+              T* d = nullptr) {
+  constexpr std::int64_t chunk = sum_rows_kernel<T>::chunk;
+  for (std::int64_t step = 1; step < rows; step *= chunk)
+    launch_columns(device, smaller(columns, mean_columns),
+                   ceil_divide(columns, mean_columns) * ceil_divide(rows, chunk * step),
+                   sum_rows_kernel<T>{rows, columns, step, {a, b, c, d}});
+}
 
 // The operands and constants of class task of the tile.
 template <class T>
@@ -172,6 +192,7 @@ class device_tiles {
     t.uniform_log_prior = total_classes(s) > 0 ? -std::log(static_cast<T>(total_classes(s))) : T(0);
     t.row_parts = plan.row_parts;
     t.class_parts = plan.class_parts;
+    t.sums_in_place = plan.sums_in_place;
     t.form = plan.form;
     t.operand_stride = plan.operand_stride;
   }
@@ -184,8 +205,8 @@ class device_tiles {
 
   // Counts the samples, and sets the state of the call.
   void begin() {
-    const std::int64_t chunk = device_plan::count_chunk_of(t.call.shape.samples),
-                       tasks = ceil_divide(t.call.shape.samples, chunk);
+    const std::int64_t samples = t.call.shape.samples, chunk = device_plan::count_chunk_of(samples),
+                       tasks = samples <= device_plan::few_samples ? 0 : ceil_divide(samples, chunk);
     device_.template launch<256>(256, tasks, count_kernel<T>{t, chunk});
     device_.template launch<256>(256, 1, begin_kernel<T>{t, tasks});
   }
@@ -231,8 +252,8 @@ class device_tiles {
           t.row_count,   t.class_count, dims,
           plan_.stride,  t.tile_stride, static_cast<const T*>(t.b.samples.high),
           t.b.deviation, t.b.shift,     t.tile};
-      launch_rows(device_, smaller(t.class_count, direct_columns), direct_tasks(t.row_count, t.class_count),
-                  kernel);
+      launch_columns(device_, smaller(t.class_count, direct_columns),
+                     direct_tasks(t.row_count, t.class_count), kernel);
       return;
     }
     multiply(false, true, t.row_count, t.class_count, dims, T(1), t.b.samples, plan_.operand_stride,
@@ -276,12 +297,9 @@ class device_tiles {
     }
     const std::int64_t dims = t.call.shape.dims, blocks = ceil_divide(dims, mean_columns),
                        parts = plan_.mean_parts;
-    T* const sums = parts == 1 ? t.b.offset : t.b.mean_part_sums;
-    launch_rows(device_, smaller(dims, mean_columns), blocks * parts,
-                mean_part_kernel<T>{t.call.shape.classes, dims, parts, t.call.mixture.mean, sums});
-    if (parts > 1)
-      launch_rows(device_, smaller(dims, mean_columns), blocks,
-                  sum_rows_kernel<T>{parts, dims, sums, t.b.offset});
+    launch_columns(device_, smaller(dims, mean_columns), blocks * parts,
+                   mean_part_kernel<T>{t.call.shape.classes, dims, parts, t.call.mixture.mean, t.b.offset});
+    sum_rows(device_, parts, dims, t.b.offset);
   }
 
   Device& device_;

@@ -12,8 +12,8 @@ namespace lgm::detail::tuning {
 constexpr std::int64_t narrow_row = 16, warp_row = 256;
 // Lanes of these groups.
 constexpr int narrow_lanes = 4, warp_lanes = 32, block_lanes = 256;
-// Vectors of 16 bytes of a row that a lane keeps in registers; 0: rows stay in memory (block_group.cuh).
-constexpr int held_vectors = 0;
+// Elements of a row that a lane keeps in registers; 0: rows stay in memory (block_group.cuh).
+constexpr int held = 0;
 // Threads of a block of groups within a warp.
 constexpr int shared_block = 128;
 // Rows of a tile: fewer make the products inefficient; more gain nothing where classes are cut as well.
