@@ -6,8 +6,7 @@
 #include "device_cost/costing_device.hpp"
 #include "device_cost/meter.hpp"
 
-// bench/device_cost.py's meter on kernels whose traffic is known. This file is compiled with -fsanitize=thread, and meter.cpp has
-// the sanitizer's functions.
+// bench/device_cost.py's meter on kernels whose traffic is known. This file is compiled with -fsanitize=thread.
 
 namespace {
 
@@ -39,10 +38,9 @@ struct fixture {
       out{tasks * columns * sizeof(float)};
 
   bench::kernel_cost cost_of(int lanes, int reads, std::int64_t stride, bool with_shared) {
-    bench::meter& meter = bench::the_meter();
-    meter.clear();
+    bench::meter meter;
     for (const auto* each : {&in, &shared, &out}) meter.watch(each->data(), each->bytes());
-    bench::costing_device device;
+    bench::costing_device device(meter);
     for (int n = 0; n < 3; ++n)
       device.launch<4, 32, 256>(lanes, tasks,
                                 row_kernel{static_cast<const float*>(in.data()),

@@ -54,6 +54,9 @@ struct product_cost {
 
 class costing_device {
  public:
+  // m: watches the arrays of the call.
+  explicit costing_device(meter& m) : meter_(m) { m.observe(fibres_); }
+
   std::vector<kernel_cost> kernels() const {
     std::vector<kernel_cost> all;
     for (const auto& each : kernels_) all.push_back(each.second);
@@ -142,7 +145,7 @@ class costing_device {
     cost.tasks = tasks;
     cost.shape = lgm::detail::launch_shape::make(Lanes, tasks);
     const std::int64_t groups = cost.shape.groups, blocks = (tasks + groups - 1) / groups;
-    meter& m = the_meter();
+    meter& m = meter_;
     m.reset();
     std::int64_t metered = 0;
     // Two blocks that are not at an edge, or one that has much to do.
@@ -174,6 +177,7 @@ class costing_device {
     return cost;
   }
 
+  meter& meter_;
   std::map<key, kernel_cost> kernels_;
   std::vector<product_cost> products_;
   support::cuda_fibres fibres_{support::lane_order::forward, 1, false};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
 // What the CUDA driver would launch for a call of forward_backward, and what that costs, found without a GPU: see
-// bench/device_cost. Prints JSON.
+// bench/device_cost.py. Prints JSON.
 
 #include <algorithm>
 #include <cstddef>
@@ -75,8 +75,7 @@ bool print_cost(std::int64_t samples, std::int64_t classes, std::int64_t dims, c
   const lgm::detail::device_limits limits{tile_bytes > scratch ? tile_bytes - scratch : 0, of.precision};
   const auto plan = lgm::detail::device_plan::make<float>(s, limits, of.features);
 
-  bench::meter& meter = bench::the_meter();
-  meter.clear();
+  bench::meter meter;
   const bool identity = of.covariance == lgm::covariance::identity;
   const std::int64_t variances = identity                                     ? 0
                                  : of.covariance == lgm::covariance::diagonal ? classes * dims
@@ -114,7 +113,7 @@ bool print_cost(std::int64_t samples, std::int64_t classes, std::int64_t dims, c
                    floats(log_variance_gradient, !identity), floats(log_prior_gradient, !identity)};
   call.request(lgm::detail::loss_function::forward_backward);
 
-  bench::costing_device device;
+  bench::costing_device device(meter);
   const lgm::status status = lgm::detail::device_run_loss<bench::costing_device, float>(
       device, limits, call, {workspace.data(), workspace.bytes()});
   if (status != lgm::status::success) {

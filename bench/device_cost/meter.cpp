@@ -37,9 +37,11 @@ void meter::watch(const void* begin, std::size_t bytes) {
   sums_.resize(pieces_.size());
 }
 
-void meter::clear() {
-  pieces_.clear();
-  reset();
+// Here, since a function that is itself compiled with -fsanitize=thread would be told of its own loads.
+void meter::observe(support::cuda_fibres& fibres) {
+  fibres.observe([this](std::uintptr_t address, std::size_t bytes, bool store, std::uintptr_t where) {
+    touch(address, bytes, store, where);
+  });
 }
 
 void meter::reset() {
@@ -68,10 +70,11 @@ void meter::touch(std::uintptr_t address, std::size_t bytes, bool store, std::ui
   if (found == pieces_.begin() || address >= (--found)->end) return;
   traffic& sum = sums_[static_cast<std::size_t>(found - pieces_.begin())];
   ++accesses_;
-  const unsigned thread = support::cuda_fibres::running().thread().x;
+  support::cuda_fibres& block = support::cuda_fibres::running();
+  const unsigned thread = block.thread().x;
   if (!store) ++loads_[thread];
   // The n-th time after they have met that a lane runs an instruction goes with the n-th time of the other lanes of its warp.
-  const std::uint64_t what = mixed(where) + support::cuda_fibres::running().meetings();
+  const std::uint64_t what = mixed(where) + block.meetings();
   const std::uint32_t time = times_[mixed(what * 1024 + thread)]++;
   const std::uint64_t request = mixed(mixed(what * 1024 + thread / 32) + time);
   for (std::uintptr_t at = address / sector; at <= (address + bytes - 1) / sector; ++at) {
@@ -103,45 +106,4 @@ void meter::number_counts::clear() {
   used_ = 0;
 }
 
-meter& the_meter() {
-  static meter one;
-  return one;
-}
-
 }  // namespace bench
-
-// ---- what the compiler calls ----
-
-namespace {
-
-void touch(const void* at, std::size_t bytes, bool store, void* where) {
-  bench::the_meter().touch(reinterpret_cast<std::uintptr_t>(at), bytes, store,
-                           reinterpret_cast<std::uintptr_t>(where));
-}
-
-}  // namespace
-
-// NOLINTBEGIN(bugprone-reserved-identifier): the compiler's names.
-extern "C" {
-
-void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_read(void**) {}
-void __tsan_vptr_update(void**, void*) {}
-void __tsan_read_range(void* at, std::size_t bytes) { touch(at, bytes, false, __builtin_return_address(0)); }
-void __tsan_write_range(void* at, std::size_t bytes) { touch(at, bytes, true, __builtin_return_address(0)); }
-
-#define LGM_OF_SIZE(bytes)                                                                              \
-  void __tsan_read##bytes(void* at) { touch(at, bytes, false, __builtin_return_address(0)); }           \
-  void __tsan_write##bytes(void* at) { touch(at, bytes, true, __builtin_return_address(0)); }           \
-  void __tsan_unaligned_read##bytes(void* at) { touch(at, bytes, false, __builtin_return_address(0)); } \
-  void __tsan_unaligned_write##bytes(void* at) { touch(at, bytes, true, __builtin_return_address(0)); }
-LGM_OF_SIZE(1)
-LGM_OF_SIZE(2)
-LGM_OF_SIZE(4)
-LGM_OF_SIZE(8)
-LGM_OF_SIZE(16)
-#undef LGM_OF_SIZE
-}
-// NOLINTEND(bugprone-reserved-identifier)

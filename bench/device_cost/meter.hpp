@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "support/cuda_fibres.hpp"
+
 // What the threads of a block load and store, seen through the functions that the compiler calls where -fsanitize=thread is given
-// (meter.cpp has them in the sanitizer's place). Only a device's arrays are counted: stacks stand for registers and local memory,
+// (tests/support/race_hooks.cpp). Only a device's arrays are counted: stacks stand for registers and local memory,
 // the program's variables for shared memory.
 
 namespace bench {
@@ -38,8 +40,8 @@ class meter {
 
   // An array that counts, or a piece of one: [begin, end).
   void watch(const void* begin, std::size_t bytes);
-  // Forgets the arrays.
-  void clear();
+  // Sees what the threads of these fibres touch.
+  void observe(support::cuda_fibres& fibres);
 
   // Between the two, threads' loads and stores are counted; a block at a time.
   void begin();
@@ -53,10 +55,10 @@ class meter {
   std::int64_t most_loads() const { return most_loads_; }
   void reset();
 
+ private:
   // An instruction at `where` of the thread that runs.
   void touch(std::uintptr_t address, std::size_t bytes, bool store, std::uintptr_t where);
 
- private:
   struct piece {
     std::uintptr_t begin, end;
   };
@@ -83,8 +85,5 @@ class meter {
   number_counts times_;              // by thread and instruction: how often it was run
   std::vector<std::int64_t> loads_;  // by thread
 };
-
-// The one that the compiler's functions report to.
-meter& the_meter();
 
 }  // namespace bench

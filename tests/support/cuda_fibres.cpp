@@ -73,8 +73,9 @@ void cuda_fibres::run_block(const std::function<void()>& kernel) {
   });
 }
 
-void cuda_fibres::touch(std::uintptr_t address, std::size_t bytes, bool store) {
+void cuda_fibres::touch(std::uintptr_t address, std::size_t bytes, bool store, std::uintptr_t where) {
   cuda_fibres* const own = of_this_thread;
+  if (own != nullptr && own->observer_) own->observer_(address, bytes, store, where);
   if (own == nullptr || !own->watched_ || fibres_.is_in_stack(own->current_, address)) return;
   own->watch_.touch(own->current_, address, bytes, store, is_variable(address));
 }

@@ -7,6 +7,7 @@
 #include <exception>
 #include <functional>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "support/emulated_group.hpp"
@@ -55,7 +56,11 @@ class cuda_fibres {
   unsigned meetings() { return state(current_).meetings; }
 
   // Memory is loaded, or stored. Without a launch under way nothing is done.
-  static void touch(std::uintptr_t address, std::size_t bytes, bool store);
+  static void touch(std::uintptr_t address, std::size_t bytes, bool store, std::uintptr_t where);
+  // Is told of all that is touched. where: an address of the code.
+  using observer =
+      std::function<void(std::uintptr_t address, std::size_t bytes, bool store, std::uintptr_t where)>;
+  void observe(observer o) { observer_ = std::move(o); }
 
   void sync_threads();
   void sync_warp(unsigned mask);
@@ -101,6 +106,7 @@ class cuda_fibres {
   bool failed_ = false;
   std::exception_ptr error_;
   race_watch watch_;
+  observer observer_;
   static thread_local fibres fibres_;
 };
 
